@@ -1,0 +1,376 @@
+"""The bounded, fair queue toward one provider, and its patience with it.
+
+Takes pushes, gives them to links that have room, and sees each to exactly one end. What answers
+mean is the provider's to say (apns.py, fcm.py); how requests end is the link's.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from bouncerd.calls import Call
+from bouncerd.endings import Answered, Ending, Lost
+from bouncerd.fair import FairQueue
+from bouncerd.http2 import Request, Response
+from bouncerd.ledger import End, Ledger
+from bouncerd.link import Link
+from bouncerd.model import Delivered, Gone, Misconfigured, Outcome, Push, Refused
+from bouncerd.patience import CUT_OFF_TWICE, Patience
+from bouncerd.pool import Pool
+
+log = Logger()
+
+Forget = Callable[[Push, Gone, float], "Deferred[None]"]
+
+
+class Provider(Protocol):
+    """What a lane must know of APNs or FCM; `session` is the provider's note on one connection."""
+
+    name: str
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests can be built now (FCM: there is an access token)."""
+
+    def session(self, now: float) -> Any:
+        """Make the note on a connection that is ready."""
+
+    def request(self, session: Any, push: Push, now: float) -> Request | Outcome:
+        """Spell the push, or say without sending what would become of it."""
+
+    def outcome(self, session: Any, push: Push, response: Response, now: float) -> Outcome:
+        """Name what an answer says."""
+
+
+class Job:
+    """A push on its way through a lane."""
+
+    __slots__ = (
+        "call", "cut_off", "deadline", "lane", "link", "open", "push", "retries", "sent_at",
+        "server", "urgent",
+    )  # fmt: skip
+
+    def __init__(self, lane: "Lane", push: Push, call: Call, deadline: float) -> None:
+        self.lane = lane
+        self.push = push
+        self.call = call
+        self.server = push.server
+        self.urgent = push.message.urgent
+        self.deadline = deadline
+        self.link: Link | None = None
+        self.sent_at = 0.0
+        self.retries = 0
+        self.cut_off = 0
+        self.open = True  # the caller still waits for it
+
+    def ended(self, ending: Ending) -> None:
+        """Hear from the link (link.Ticket)."""
+        self.lane.attempt_ended(self, ending)
+
+    def settle(self) -> None:
+        """Let the caller wait for it no longer."""
+        if self.open:
+            self.open = False
+            self.call.settle_one()
+
+
+class Lane:
+    """One provider's queue. `limit`: how many pushes may wait; `keep_for`: how long, in seconds."""
+
+    def __init__(
+        self,
+        provider: Provider,
+        pool: Pool,
+        clock: IReactorTime,
+        now: Callable[[], float],
+        random: Random,
+        forget: Forget,
+        *,
+        limit: int,
+        keep_for: float,
+        patience: Patience,
+    ) -> None:
+        self.provider = provider
+        self.pool = pool
+        self.ledger = Ledger()
+        self.reasons: Counter[tuple[str, str]] = Counter()
+        self._clock = clock
+        self._now = now
+        self._random = random
+        self._forget = forget
+        self._limit = limit
+        self._keep_for = keep_for
+        self._patience = patience
+        self._queue: FairQueue[Job] = FairQueue()
+        self._resting: dict[Job, IDelayedCall] = {}
+        self._in_flight = 0
+        self._pumping = False
+        self._sweep_call: IDelayedCall | None = None
+        self._alerted: dict[str, float] = {}
+        self._stopped: Deferred[None] | None = None
+        self._stop_call: IDelayedCall | None = None
+        self._stop_at = 0.0
+
+    # --- what it is asked
+
+    @property
+    def name(self) -> str:
+        """The configuration section it stands for."""
+        return self.provider.name
+
+    @property
+    def ready(self) -> bool:
+        """Whether a push could go now, were there room."""
+        return self.pool.ready and self.provider.ready
+
+    @property
+    def waiting(self) -> int:
+        """How many pushes have not ended, those in flight included."""
+        return len(self._queue) + len(self._resting) + self._in_flight
+
+    def can_take(self, server: str, count: int) -> bool:
+        """Whether so many pushes of a server may be put; False means: come back later.
+
+        A lane whose provider is down takes them and sheds others, so that one provider's outage
+        does not stop the other's pushes. While others wait, no server holds over a quarter.
+        """
+        if self._stopped is not None:
+            return False
+        held = len(self._queue) + len(self._resting)
+        if held + count > self._limit:
+            return not held or not self.ready or len(self._resting) > len(self._queue)
+        mine = self._queue.held(server)
+        others_wait = self._queue.servers > (1 if mine else 0)
+        return not (others_wait and self.ready and mine + count > self._limit / 4)
+
+    def put(self, call: Call, pushes: Sequence[Push]) -> None:
+        """Take a call's pushes (`can_take` was asked); each will end once."""
+        self.ledger.accepted += len(pushes)
+        excess = len(self._queue) + len(self._resting) + len(pushes) - self._limit
+        self._shed(min(excess, len(self._queue) + len(self._resting)))
+        at, now = self._clock.seconds(), self._now()
+        jobs = []
+        for push in pushes:
+            deadline = at + min(self._keep_for, push.expires_at - now)
+            jobs.append(Job(self, push, call, deadline))
+            self._queue.put(jobs[-1])
+        self.pump()
+        if not self.ready:
+            for job in jobs:
+                job.settle()
+        if self._queue:
+            self.pool.wake()
+            self._sweep_soon()
+
+    def stop(self, within: float) -> Deferred[None]:
+        """Take nothing more and work off what waits; what is left after that is lost, and said so.
+
+        What no link has seen, of callers who still wait, goes back to them.
+        """
+        stopped = self._stopped = Deferred()
+        self._stop_at = self._clock.seconds() + within
+        self._stop_call = self._clock.callLater(within, self._stop_now)
+        for job in self._queue.remove(lambda job: job.open and not job.call.given):
+            job.call.returned = True
+            self._end(job, End.RETURNED, "stopping")
+        self._check_stopped()
+        return stopped
+
+    # --- for its pool and its jobs
+
+    def pump(self) -> None:
+        """Give what waits to the links that have room."""
+        if self._pumping or not self._queue or not self.provider.ready:
+            return
+        self._pumping = True
+        try:
+            while self._queue:
+                link = self.pool.pick()
+                if link is None:
+                    break
+                for _ in range(min(link.free, len(self._queue))):
+                    self._give(self._queue.take(), link)
+                    if not self._queue:
+                        break
+        finally:
+            self._pumping = False
+
+    def no_link(self) -> None:
+        """Let no caller wait for links to come back."""
+        for job in list(self._queue):
+            job.settle()
+
+    def attempt_ended(self, job: Job, ending: Ending) -> None:
+        """Take the ending of a job's request."""
+        self._in_flight -= 1
+        if isinstance(ending, Answered):
+            self._answered(job, ending.response)
+        elif isinstance(ending, Lost):
+            job.cut_off += 1
+            if job.cut_off == CUT_OFF_TWICE:
+                self._end(job, End.UNKNOWN, ending.why)
+            else:
+                self._rest(job, self._patience.cut_off)
+        else:
+            pace = 0.1 + 0.1 * self._random.random() if ending.refused else 0.0
+            self._rest(job, pace)
+        self._check_stopped()
+
+    # --- within
+
+    def _give(self, job: Job, link: Link) -> None:
+        if job.deadline <= self._clock.seconds():
+            self._end(job, End.EXPIRED, "in the queue")
+            return
+        now = self._now()
+        try:
+            if link.session is None:
+                link.session = self.provider.session(now)
+            request = self.provider.request(link.session, job.push, now)
+        except Exception:  # noqa: BLE001 -- one push that cannot be spelled must not stop the lane
+            log.failure("Lane {lane} failed to build a request", lane=self.name)
+            request = Refused("cannot be spelled")
+        if not isinstance(request, Request):
+            self._judge(job, request)
+            return
+        job.link, job.sent_at = link, now
+        job.call.given = True
+        self._in_flight += 1
+        link.send(job, request)
+
+    def _answered(self, job: Job, response: Response) -> None:
+        link = job.link
+        assert link is not None
+        try:
+            outcome = self.provider.outcome(link.session, job.push, response, self._now())
+        except Exception:  # noqa: BLE001 -- an answer we fail to read is still an answer
+            log.failure("Lane {lane} failed to read an answer", lane=self.name)
+            outcome = Refused("unreadable answer")
+        self._judge(job, outcome)
+
+    def _judge(self, job: Job, outcome: Outcome) -> None:
+        """Do what the outcome asks for."""
+        if isinstance(outcome, Delivered):
+            job.call.delivered += 1
+            self._end(job, End.DELIVERED)
+        elif isinstance(outcome, Gone):
+            self._gone(job, outcome)
+        elif isinstance(outcome, Refused):
+            self._end(job, End.REFUSED, outcome.reason)
+        else:
+            self.reasons["retry", outcome.reason] += 1
+            if outcome.spoiled and job.link is not None:
+                job.link.drain(outcome.reason)
+            if isinstance(outcome, Misconfigured):
+                self._alert(outcome.reason)
+            job.settle()
+            self._rest(job, self._patience.delay(outcome, job.retries, self._random))
+            job.retries += 1
+
+    def _gone(self, job: Job, gone: Gone) -> None:
+        """End it; its caller waits until the device is forgotten, so that the reply can say so."""
+        self._count(End.GONE, gone.reason)
+        forgotten = self._forget(job.push, gone, job.sent_at)
+
+        def failed(failure: Failure) -> None:
+            log.failure("Lane {lane} failed to forget a device", failure, lane=self.name)
+
+        forgotten.addErrback(failed)
+        forgotten.addCallback(lambda _: job.settle())
+
+    def _rest(self, job: Job, seconds: float) -> None:
+        """Try again after so many seconds, if that is in time."""
+        due = self._clock.seconds() + seconds
+        if self._stopped is not None and (self._stop_call is None or due > self._stop_at):
+            self._end(job, End.LOST, "stopped")
+        elif due >= job.deadline:
+            self._end(job, End.EXPIRED, "before its retry")
+        elif seconds:
+            self._resting[job] = self._clock.callLater(seconds, self._again, job)
+        else:
+            self._requeue(job)
+
+    def _again(self, job: Job) -> None:
+        del self._resting[job]
+        self._requeue(job)
+
+    def _requeue(self, job: Job) -> None:
+        self._queue.put(job, first=True)
+        if not self.ready:
+            job.settle()
+        self.pool.wake()
+        self._sweep_soon()
+        self.pump()
+
+    def _shed(self, count: int) -> None:
+        for _ in range(count):
+            if self._queue:
+                job = self._queue.shed()
+            else:
+                job = next(iter(self._resting))
+                self._resting.pop(job).cancel()
+            self._end(job, End.EXPIRED, "shed")
+
+    def _sweep_soon(self) -> None:
+        if self._sweep_call is None:
+            self._sweep_call = self._clock.callLater(1.0, self._sweep)
+
+    def _sweep(self) -> None:
+        """Once a second while something waits: end what waited too long."""
+        self._sweep_call = None
+        for job in self._queue.expired(self._clock.seconds()):
+            self._end(job, End.EXPIRED, "in the queue")
+        if self._queue:
+            self._sweep_soon()
+        self._check_stopped()
+
+    def _end(self, job: Job, end: End, reason: str = "") -> None:
+        self._count(end, reason)
+        job.settle()
+
+    def _count(self, end: End, reason: str) -> None:
+        self.ledger.ends[end] += 1
+        if reason:
+            self.reasons[end.value, reason] += 1
+
+    def _alert(self, reason: str) -> None:
+        """Tell the operator, every ten minutes at most for each reason."""
+        at = self._clock.seconds()
+        if at >= self._alerted.get(reason, -600.0) + 600.0:
+            self._alerted[reason] = at
+            log.error(
+                "Provider {provider} refuses our credential or app: {reason}",
+                provider=self.name,
+                reason=reason,
+            )
+
+    def _check_stopped(self) -> None:
+        stopped = self._stopped
+        if stopped is None or self._queue or self._resting or self._in_flight:
+            return
+        if self._stop_call is not None:
+            self._stop_call.cancel()
+            self._stop_call = None
+        if not stopped.called:
+            stopped.callback(None)
+
+    def _stop_now(self) -> None:
+        self._stop_call = None
+        left = self._queue.remove(lambda _job: True)
+        for job, call in list(self._resting.items()):
+            call.cancel()
+            left.append(job)
+        self._resting.clear()
+        for job in left:
+            self._end(job, End.LOST, "stopped")
+        if left:
+            log.error("Lane {lane} lost {count} pushes", lane=self.name, count=len(left))
+        assert self._stopped is not None
+        if not self._stopped.called:
+            self._stopped.callback(None)

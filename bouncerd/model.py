@@ -1,0 +1,131 @@
+"""The nouns: servers, devices, messages, pushes, and what a provider says of one.
+
+Knows the standard library only: no HTTP, no SQL, no Twisted. Whatever carries content or a
+secret has a repr without it, so that neither a log line nor a traceback can show it.
+"""
+
+import enum
+from dataclasses import dataclass, field
+from typing import NoReturn
+
+
+class Kind(enum.IntEnum):
+    """A device's platform; the values are `token_kind` on the wire (bouncer-api.md 9.2)."""
+
+    APNS = 1
+    FCM = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A registered Zulip server. Its key is known by its digest only."""
+
+    id: int
+    uuid: str
+    hostname: str
+    contact_email: str
+    key_digest: bytes = field(repr=False)
+    deactivated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A user of one server, by number, by UUID or by both (bouncer-api.md 9.1)."""
+
+    user_id: int | None
+    user_uuid: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """One phone's registration. `registered_at` is the last one, in unix seconds."""
+
+    id: int
+    kind: Kind
+    token: str = field(repr=False)
+    app_id: str | None
+    registered_at: float
+    user_id: int | None = None
+    user_uuid: str | None = None
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Message:
+    """What is sent, encoded once for one platform and shared by its devices.
+
+    `body` is content. For APNs it is the whole request body; for FCM the JSON object `data`.
+    `expiration` (unix seconds), `priority` and `push_type` become APNs headers; None leaves
+    the header out. `urgent` is FCM's high priority, and goes before what is not urgent in a lane.
+    """
+
+    kind: Kind
+    body: bytes
+    urgent: bool = True
+    expiration: int | None = None
+    priority: int | None = None
+    push_type: str | None = None
+
+    def __repr__(self) -> str:
+        return f"<Message {self.kind.name} {len(self.body)} bytes>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a message is content: it is not pickled")
+
+
+@dataclass(frozen=True, slots=True)
+class Push:
+    """One message for one device, on behalf of one server (`server` is its uuid).
+
+    `id` is a canonical lower-case UUID, the same over all attempts (apns.md 3, `apns-id`).
+    `expires_at` (unix seconds) is when it stops being worth sending.
+    """
+
+    id: str
+    server: str
+    device: Device
+    message: Message
+    expires_at: float
+
+
+# What a provider's answer says. `reason` is always one of our own words or a documented reason
+# of the provider's, never text that came in with the answer: it is logged and counted.
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """The provider accepted the push."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """The token is dead for this app; `since` (unix seconds) only where the provider says so."""
+
+    reason: str
+    since: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """This push can never go; its device is fine."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Send it again, `after` seconds if the provider said so; `spoiled`: not on this link."""
+
+    reason: str
+    after: float | None = None
+    spoiled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Misconfigured:
+    """The operator must act: nothing with this credential and app can go. Keep the push."""
+
+    reason: str
+    spoiled: bool = False
+
+
+Outcome = Delivered | Gone | Refused | Retry | Misconfigured

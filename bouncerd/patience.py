@@ -1,0 +1,38 @@
+"""How long to wait before a push is tried again. Pure; seconds throughout."""
+
+from dataclasses import dataclass
+from random import Random
+
+from bouncerd.model import Misconfigured, Retry
+
+#: A push whose fate is unknown is sent once more, with the same id (apns.md 5.5); not twice.
+CUT_OFF_TWICE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """One provider's back-off (apns.md 4.1, fcm.md 4.3)."""
+
+    first: float = 10.0
+    longest: float = 900.0
+    misconfigured: float = 60.0  # the operator must act: ask now and then whether that happened
+    cut_off: float = 0.0  # before the one repetition of a push of unknown fate
+
+    def delay(self, outcome: Retry | Misconfigured, retries: int, random: Random) -> float:
+        """Return the wait before the next attempt, after `retries` earlier retries.
+
+        Exponential, with a quarter of jitter on top: never sooner than the provider asks.
+        """
+        after = 0.0
+        first = self.misconfigured
+        if isinstance(outcome, Retry):
+            if outcome.spoiled and outcome.after is None and not retries:
+                return 0.0  # it was the link's fault: another may do better at once
+            after, first = outcome.after or 0.0, self.first
+        back_off = min(first * 2.0 ** min(retries, 16), self.longest)
+        return max(after, back_off) * (1 + 0.25 * random.random())
+
+
+APNS_PATIENCE = Patience()
+#: Google asks for 10 s before any repetition, also after a time-out.
+FCM_PATIENCE = Patience(longest=600.0, cut_off=10.0)

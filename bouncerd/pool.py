@@ -1,0 +1,256 @@
+"""A few links to one provider: when to connect, which link to use, and what to say of them.
+
+One dial at a time and at most one a second, as Apple and Google ask; a link that says goodbye
+is replaced while it drains, so that the lane hardly notices (apns.md 5.7, fcm.md 5).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+from typing import Protocol as Interface
+
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectingCancelledError
+from twisted.internet.interfaces import IDelayedCall, IProtocol, IProtocolFactory, IReactorTime
+from twisted.internet.protocol import Factory
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from bouncerd.link import Link, Manners, words
+
+log = Logger()
+
+#: Seconds between two dials at least (apns.md 5.7: opening quickly looks like an attack).
+SPACING = 1.0
+#: Back-off after failures: the first delay, and the longest, in seconds.
+FIRST_DELAY, LONGEST_DELAY = 1.0, 60.0
+#: The same where the provider refuses our credential: no second will cure that (apns.md 5.5).
+REFUSED_DELAY = 60.0
+
+Connect = Callable[[IProtocolFactory], "Deferred[IProtocol]"]
+
+
+class Lodger(Interface):
+    """Whose requests go through the pool: a lane."""
+
+    def pump(self) -> None:
+        """Give requests to links that have room."""
+
+    def no_link(self) -> None:
+        """Hear that no link is ready any more."""
+
+
+@dataclass(slots=True)
+class PoolState:
+    """What the health page and an operator want to know; `why` is in our words."""
+
+    ready: int
+    wanted: int
+    why: str
+    since: float = field(default=0.0)  # of the last change between some and no link ready
+
+
+class _LinkFactory(Factory[Link]):
+    """What an endpoint wants: makes the link when the socket is connected."""
+
+    noisy = False
+
+    def __init__(self, build: Callable[[], Link]) -> None:
+        self._build = build
+
+    def buildProtocol(self, _address: object) -> Link:
+        return self._build()
+
+
+class Pool:
+    """Keeps `size` links to one origin, for one lodger."""
+
+    def __init__(
+        self,
+        name: str,
+        connect: Connect,
+        manners: Manners,
+        size: int,
+        clock: IReactorTime,
+        random: Random,
+        refusal: Callable[[bytes], str | None] = lambda _debug: None,
+    ) -> None:
+        """`connect` dials; `refusal` reads a GOAWAY's debug data for "the credential is bad"."""
+        self._name = name
+        self._connect = connect
+        self._manners = manners
+        self._size = size
+        self._clock = clock
+        self._random = random
+        self._refusal = refusal
+        self._lodger: Lodger | None = None
+        self._links: list[Link] = []  # all that live, draining ones included
+        self._ready: list[Link] = []
+        self._dialing: Deferred[IProtocol] | None = None
+        self._dial_call: IDelayedCall | None = None
+        self._dialed_at = -SPACING
+        self._failures = 0
+        self._refused = ""
+        self._why = "not started"
+        self._changed_at = clock.seconds()
+        self._wanted_at = clock.seconds()
+        self._running = False
+        self._all_gone: Deferred[None] | None = None
+
+    def start(self, lodger: Lodger) -> None:
+        """Dial, and go on dialing."""
+        self._lodger = lodger
+        self._running = True
+        self.wake()
+
+    def stop(self) -> Deferred[None]:
+        """Let what is in flight finish; fires when every link is gone."""
+        self._running = False
+        gone: Deferred[None] = Deferred()
+        self._all_gone = gone
+        if self._dial_call is not None and self._dial_call.active():
+            self._dial_call.cancel()
+        if self._dialing is not None:
+            self._dialing.cancel()
+        for link in list(self._links):
+            link.drain("stopping")
+        self._check_gone()
+        return gone
+
+    # --- for the lodger
+
+    @property
+    def ready(self) -> bool:
+        """Whether any link takes requests."""
+        return bool(self._ready)
+
+    def wake(self) -> None:
+        """Say that there is something to send: an idle pool connects again."""
+        self._wanted_at = self._clock.seconds()
+        if self._running and len(self._ready) < self._size:
+            self._maintain()
+
+    def pick(self) -> Link | None:
+        """Return the ready link with most room, None if none has any."""
+        best, most = None, 0
+        for link in self._ready:
+            free = link.free
+            if free > most:
+                best, most = link, free
+        return best
+
+    def state(self) -> PoolState:
+        """Return what to tell of it."""
+        why = "" if self._ready else self._refused or self._why
+        return PoolState(len(self._ready), self._size, why, self._changed_at)
+
+    # --- for its links
+
+    def link_ready(self, link: Link) -> None:
+        """Count it in: the server's SETTINGS have come."""
+        self._ready.append(link)
+        if len(self._ready) == 1:
+            self._changed_at = self._clock.seconds()
+            log.info("Provider {provider} is up", provider=self._name)
+        self._maintain()
+
+    def link_roomy(self, link: Link) -> None:
+        """Have the lodger use the room."""
+        if link.answers and (self._failures or self._refused):
+            self._failures, self._refused = 0, ""
+        if self._lodger is not None:
+            self._lodger.pump()
+
+    def link_draining(self, link: Link) -> None:
+        """Replace it at once; it goes when it has finished."""
+        self._discount(link)
+        if link.goaway is not None:
+            refusal = self._refusal(link.goaway.debug)
+            if refusal and not link.answers:
+                self._refused = refusal
+        self._maintain()
+
+    def link_lost(self, link: Link, why: str) -> None:
+        """Connect again; slower if it was good for nothing."""
+        self._links.remove(link)
+        self._discount(link)
+        if self._running:
+            if link.answers or why in {"idle", "its age"}:
+                self._failures = 0
+            else:
+                self._failed(why)
+        self._maintain()
+        self._check_gone()
+
+    # --- within
+
+    def _discount(self, link: Link) -> None:
+        if link not in self._ready:
+            return
+        self._ready.remove(link)
+        if not self._ready:
+            self._changed_at = self._clock.seconds()
+            if self._lodger is not None:
+                self._lodger.no_link()
+
+    def _check_gone(self) -> None:
+        if self._all_gone is not None and not self._links and self._dialing is None:
+            gone, self._all_gone = self._all_gone, None
+            gone.callback(None)
+
+    def _wanted(self) -> int:
+        """Return how many links there should be: none for a provider that dislikes idle ones."""
+        idle_close = self._manners.idle_close
+        if idle_close is None:
+            return self._size
+        used = max([self._wanted_at, *(link.used for link in self._links)])
+        return self._size if self._clock.seconds() < used + idle_close else 0
+
+    def _maintain(self) -> None:
+        """Dial if there are too few links and nothing is under way."""
+        if not self._running or self._dialing is not None:
+            return
+        if self._dial_call is not None and self._dial_call.active():
+            return
+        if sum(not link.draining for link in self._links) >= self._wanted():
+            return
+        delay = max(self._dialed_at + SPACING + self._back_off() - self._clock.seconds(), 0)
+        self._dial_call = self._clock.callLater(delay, self._dial)
+
+    def _back_off(self) -> float:
+        if not self._failures:
+            return 0.0
+        delay = min(FIRST_DELAY * 2.0 ** min(self._failures - 1, 10), LONGEST_DELAY)
+        if self._refused:
+            delay = max(delay, REFUSED_DELAY)
+        return delay * (0.5 + 0.5 * self._random.random())
+
+    def _dial(self) -> None:
+        if self._wanted() == 0:
+            return
+        self._dialed_at = self._clock.seconds()
+        dialing = self._dialing = self._connect(_LinkFactory(self._build))
+        dialing.addCallbacks(self._connected, self._not_connected)
+
+    def _build(self) -> Link:
+        spread = 0.8 + 0.4 * self._random.random()
+        link = Link(self._clock, self._manners, self, spread)
+        self._links.append(link)
+        return link
+
+    def _connected(self, _link: IProtocol) -> None:
+        self._dialing = None
+        self._maintain()
+
+    def _not_connected(self, reason: Failure) -> None:
+        self._dialing = None
+        if self._running and reason.check(ConnectingCancelledError) is None:
+            self._failed(words(reason))
+        self._maintain()
+        self._check_gone()
+
+    def _failed(self, why: str) -> None:
+        self._failures += 1
+        if why != self._why or self._failures == 1:
+            log.warn("Provider {provider} is not reached: {why}", provider=self._name, why=why)
+        self._why = why
