@@ -1,0 +1,1 @@
+"""What we remember: servers and devices, on SQLite now."""
