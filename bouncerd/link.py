@@ -115,6 +115,7 @@ class Link(Protocol):
         self._why = ""
         self.session: object = None  # what the provider keeps for one connection
         self.born = self.heard = self.used = clock.seconds()
+        self.sent_at = float("-inf")  # of the latest request
 
     def __repr__(self) -> str:
         conversation = self._conversation
@@ -159,7 +160,7 @@ class Link(Protocol):
     def send(self, ticket: Ticket, request: Request) -> None:
         """Give it a request: written at the end of this reactor turn."""
         self._conversation.submit(ticket, request)
-        self.used = self._clock.seconds()
+        self.used = self.sent_at = self._clock.seconds()
         self._deadlines[ticket] = self.used + self._manners.answer_within
         self._flush_soon()
 
@@ -345,6 +346,7 @@ class Link(Protocol):
 #: What a failure to connect or a lost connection is called in logs and on the health page.
 _WORDS: dict[str, str] = {
     "ConnectionRefusedError": "connection refused",
+    "ConnectError": "connection failed",
     "ConnectionDone": "closed by the peer",
     "ConnectionLost": "connection lost",
     "ConnectionAborted": "given up by us",

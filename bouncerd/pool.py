@@ -131,12 +131,12 @@ class Pool:
             self._maintain()
 
     def pick(self) -> Link | None:
-        """Return the ready link with most room, None if none has any."""
-        best, most = None, 0
+        """Return the ready link with most room (of equals, the one with least in flight)."""
+        best, most = None, (0, 0)
         for link in self._ready:
-            free = link.free
-            if free > most:
-                best, most = link, free
+            room = link.free, -link.in_flight
+            if room[0] and (best is None or room > most):
+                best, most = link, room
         return best
 
     def state(self) -> PoolState:
@@ -173,6 +173,7 @@ class Pool:
     def link_lost(self, link: Link, why: str) -> None:
         """Connect again; slower if it was good for nothing."""
         self._links.remove(link)
+        self._wanted_at = max(self._wanted_at, link.sent_at)
         self._discount(link)
         if self._running:
             if link.answers or why in {"idle", "its age"}:
@@ -203,7 +204,7 @@ class Pool:
         idle_close = self._manners.idle_close
         if idle_close is None:
             return self._size
-        used = max([self._wanted_at, *(link.used for link in self._links)])
+        used = max([self._wanted_at, *(link.sent_at for link in self._links)])
         return self._size if self._clock.seconds() < used + idle_close else 0
 
     def _maintain(self) -> None:

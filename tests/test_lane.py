@@ -1,0 +1,358 @@
+"""A lane: every push taken has exactly one end, and no caller waits longer than it must."""
+
+from contextlib import suppress
+from random import Random
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from bouncerd.calls import Call, Saturated
+from bouncerd.lane import Lane
+from bouncerd.ledger import End
+from bouncerd.link import Manners
+from bouncerd.model import Gone, Kind, Push
+from bouncerd.patience import Patience
+from bouncerd.pool import Pool
+from bouncerd.routes import Routes
+from tests.memory import Server, SimpleProvider, a_push
+
+MANNERS = Manners(answer_within=30, quiet=15)
+
+
+class LaneKit:
+    """A lane over a pool over a server in memory, on one clock."""
+
+    def __init__(
+        self, *, limit: int = 100, keep_for: float = 600.0, size: int = 1, **server: int
+    ) -> None:
+        self.clock = Clock()
+        self.server = Server(self.clock, **server)
+        self.provider = SimpleProvider()
+        self.forgotten: list[tuple[Push, Gone, float]] = []
+        self.forgetting: Deferred[None] | None = None
+        random = Random(7)
+        self.pool = Pool("apns", self.server.connect, MANNERS, size, self.clock, random)
+        self.lane = Lane(
+            self.provider, self.pool, self.clock, self.clock.seconds, random, self.forget,
+            limit=limit, keep_for=keep_for, patience=Patience(),
+        )  # fmt: skip
+        self.routes = Routes({None: self.lane}, {})
+
+    def forget(self, push: Push, gone: Gone, sent_at: float) -> Deferred[None]:
+        """Be the store."""
+        self.forgotten.append((push, gone, sent_at))
+        return self.forgetting or succeed(None)
+
+    def start(self) -> None:
+        """Connect."""
+        self.pool.start(self.lane)
+        self.clock.pump([0.0, 1.0, 1.0])
+
+    def admit(self, count: int = 1, server: str = "s1", token: str = "c0ffee") -> Call:
+        """Bring a call of so many pushes."""
+        call = self.routes.admit(server, [a_push(token, server) for _ in range(count)])
+        self.clock.advance(0)
+        return call
+
+    def ends(self) -> dict[str, int]:
+        """Return the ends that occurred."""
+        self.check()
+        return {end.value: count for end, count in self.lane.ledger.ends.items() if count}
+
+    def check(self) -> None:
+        """Hold the books against the queue."""
+        assert self.lane.ledger.waiting() == self.lane.waiting
+
+
+class LaneTests(SynchronousTestCase):
+    """One behaviour each."""
+
+    def kit(self, **settings: Any) -> LaneKit:
+        """Return a lane that is connected."""
+        kit = LaneKit(**settings)
+        kit.start()
+        return kit
+
+    def test_delivered(self) -> None:
+        """The caller hears when all its pushes were accepted."""
+        kit = self.kit()
+        call = kit.admit(3)
+        self.assertNoResult(call.settled)
+        kit.server.answer_all()
+        self.successResultOf(call.settled)
+        self.assertEqual((call.delivered, kit.ends()), (3, {"delivered": 3}))
+
+    def test_gone_is_forgotten_before_the_reply(self) -> None:
+        """The reply waits until the dead token is out of the store, so that it can name it."""
+        kit = self.kit()
+        kit.forgetting = Deferred()
+        call = kit.admit()
+        kit.server.answer_all(410)
+        self.assertEqual(kit.ends(), {"gone": 1})
+        self.assertNoResult(call.settled)
+        kit.forgetting.callback(None)
+        self.successResultOf(call.settled)
+        ((_, gone, sent_at),) = kit.forgotten
+        self.assertEqual((gone, sent_at), (Gone("Unregistered", 5.0), 2.0))
+
+    def test_refused_is_not_repeated(self) -> None:
+        """What can never go ends at once, sent or unsent."""
+        kit = self.kit()
+        call = kit.admit()
+        kit.server.answer_all(400)
+        self.successResultOf(call.settled)
+        self.successResultOf(kit.admit(token="").settled)
+        kit.clock.advance(100)
+        self.assertEqual((kit.server.answer_all(), kit.ends()), (0, {"refused": 2}))
+
+    def test_retry_answers_the_caller_and_goes_on(self) -> None:
+        """A 503 lets the caller go, and the push is tried again after ten seconds or more."""
+        kit = self.kit()
+        call = kit.admit()
+        kit.server.answer_all(503)
+        self.successResultOf(call.settled)
+        kit.clock.advance(9.9)
+        self.assertEqual(kit.server.answer_all(), 0)
+        kit.clock.pump([2.7, 0])
+        self.assertEqual(kit.server.answer_all(200), 1)
+        self.assertEqual(kit.ends(), {"delivered": 1})
+
+    def test_retry_after_is_honoured(self) -> None:
+        """The provider's own delay is a minimum."""
+        kit = self.kit()
+        kit.admit()
+        kit.server.answer_all(429)
+        kit.clock.pump([1.0] * 39)
+        self.assertEqual(kit.server.answer_all(), 0)
+        kit.clock.pump([1.0] * 12)
+        self.assertEqual(kit.server.answer_all(), 1)
+
+    def test_retries_end_when_time_is_up(self) -> None:
+        """A push that would be tried again too late ends as expired, not at some later time."""
+        kit = self.kit(keep_for=25.0)
+        kit.admit()
+        kit.server.answer_all(503)
+        kit.clock.pump([1.0] * 13)
+        kit.server.answer_all(503)
+        self.assertEqual(kit.ends(), {"expired": 1})
+
+    def test_a_spoiled_link_is_left_and_the_push_goes_elsewhere(self) -> None:
+        """An answer that condemns the connection repeats the push on a new one, at once."""
+        kit = self.kit()
+        kit.admit()
+        kit.server.answer_all(500)
+        kit.clock.pump([0, 1.0, 1.0])
+        self.assertEqual(len(kit.server.connections), 2)
+        self.assertEqual(kit.server.answer_all(), 1)
+        self.assertEqual(kit.ends(), {"delivered": 1})
+
+    def test_misconfigured_is_kept_and_probed_slowly(self) -> None:
+        """A refused credential keeps the push, asks about once a minute, and is one alert."""
+        kit = self.kit()
+        kit.admit(5)
+        for _ in range(150):
+            kit.server.answer_all(403)
+            kit.clock.advance(1.0)
+        self.assertEqual(kit.ends(), {})
+        self.assertLess(kit.lane.reasons["retry", "InvalidProviderToken"], 16)
+        self.assertEqual(kit.lane.waiting, 5)
+
+    def test_unknown_after_two_losses(self) -> None:
+        """A push cut off twice is not sent a third time."""
+        kit = self.kit()
+        call = kit.admit()
+        kit.server.open[0].lose()
+        kit.clock.pump([0, 1.0, 1.0])
+        self.assertEqual(len(kit.server.open[0].requests), 1)
+        kit.server.open[0].lose()
+        self.assertEqual(kit.ends(), {"unknown": 1})
+        self.successResultOf(call.settled)
+
+    def test_unsent_is_free(self) -> None:
+        """Pushes above a GOAWAY's last stream go again as often as it takes."""
+        kit = self.kit()
+        call = kit.admit(2)
+        for _ in range(5):
+            connection = kit.server.open[0]
+            connection.say(connection.peer.goaway(0))
+            kit.clock.pump([0, 1.0, 1.0, 1.0, 1.0])
+        self.successResultOf(call.settled)
+        kit.server.answer_all()
+        self.assertEqual(kit.ends(), {"delivered": 2})
+
+    def test_refused_streams_are_paced(self) -> None:
+        """REFUSED_STREAM is repeated, but not in a loop."""
+        kit = self.kit()
+        kit.admit()
+        tries = 0
+        for _ in range(100):
+            connection = kit.server.open[0]
+            for request in connection.requests:
+                tries += 1
+                connection.requests = []
+                connection.say(connection.peer.reset(request.stream_id, 7))
+            kit.clock.advance(0.01)
+        self.assertTrue(5 <= tries <= 10, tries)
+
+    def test_provider_down_keeps_pushes_and_answers_at_once(self) -> None:
+        """With no link ready the caller is let go; the push leaves when the link is up."""
+        kit = LaneKit()
+        call = kit.admit(2)
+        self.successResultOf(call.settled)
+        self.assertEqual(kit.lane.waiting, 2)
+        kit.start()
+        kit.server.answer_all()
+        self.assertEqual(kit.ends(), {"delivered": 2})
+
+    def test_link_lost_lets_waiting_callers_go(self) -> None:
+        """Callers whose pushes wait for room are let go when the last link is lost."""
+        kit = self.kit(max_streams=1)
+        call = kit.admit(3)
+        kit.server.refusing = True
+        kit.server.open[0].lose()
+        self.successResultOf(call.settled)
+
+    def test_access_token_missing_counts_as_down(self) -> None:
+        """A provider without an access token takes pushes and lets the caller go."""
+        kit = self.kit()
+        kit.provider.ready = False
+        call = kit.admit()
+        self.successResultOf(call.settled)
+        kit.provider.ready = True
+        kit.lane.pump()
+        kit.clock.advance(0)
+        self.assertEqual(kit.server.answer_all(), 1)
+
+    def test_expired_in_the_queue(self) -> None:
+        """What waited as long as it is kept ends as expired, within a second."""
+        kit = LaneKit(keep_for=60.0)
+        kit.admit(2)
+        kit.clock.pump([1.0] * 62)
+        self.assertEqual(kit.ends(), {"expired": 2})
+
+    def test_full_and_up_refuses_whole_calls(self) -> None:
+        """A saturated process says so before it takes anything of a call."""
+        kit = self.kit(limit=10, max_streams=1)
+        kit.admit(8)
+        with self.assertRaises(Saturated):
+            kit.admit(4)
+        self.assertEqual(kit.lane.ledger.accepted, 8)
+
+    def test_full_and_down_sheds_from_who_holds_most(self) -> None:
+        """While the provider is down nobody is refused; the biggest holder's oldest push goes."""
+        kit = LaneKit(limit=10)
+        kit.admit(9, "big")
+        kit.admit(3, "small")
+        self.assertEqual(kit.ends(), {"expired": 2})
+        self.assertEqual(kit.lane.waiting, 10)
+
+    def test_no_server_takes_over_a_quarter_while_others_wait(self) -> None:
+        """One server cannot fill the lane in front of others."""
+        kit = self.kit(limit=40, max_streams=1)
+        kit.admit(2, "other")
+        kit.admit(1, "other")
+        kit.admit(10, "flood")
+        with self.assertRaises(Saturated):
+            kit.admit(1, "flood")
+        kit.admit(1, "third")
+
+    def test_a_failing_provider_ends_the_push(self) -> None:
+        """A bug in building one request stops neither the lane nor the caller."""
+        kit = self.kit()
+        kit.provider.fails = True
+        self.successResultOf(kit.admit().settled)
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+        kit.provider.fails = False
+        kit.admit()
+        kit.server.answer_all()
+        self.assertEqual(kit.ends(), {"refused": 1, "delivered": 1})
+
+    def test_without_a_section_a_push_is_refused(self) -> None:
+        """A kind of device that no provider serves is answered, not kept."""
+        routes = Routes({}, {})
+        call = routes.admit("s1", [a_push()])
+        self.successResultOf(call.settled)
+        self.assertEqual(routes.nowhere.ends[End.REFUSED], 1)
+        self.assertFalse(routes.configured(Kind.APNS))
+
+
+class StopTests(SynchronousTestCase):
+    """The end of the process."""
+
+    def test_stop_works_off_what_waits(self) -> None:
+        """Pushes in flight and in the queue are delivered before the lane stops."""
+        kit = LaneKit(max_streams=1)
+        kit.start()
+        call = kit.admit(3)
+        stopped = kit.lane.stop(10.0)
+        for _ in range(3):
+            self.assertNoResult(stopped)
+            kit.server.answer_all()
+        self.successResultOf(stopped)
+        self.successResultOf(call.settled)
+        self.assertEqual(kit.ends(), {"delivered": 3})
+        with self.assertRaises(Saturated):
+            kit.admit()
+
+    def test_stop_returns_what_no_link_has_seen(self) -> None:
+        """A caller that still waits, none of whose pushes was sent, gets them back."""
+        kit = LaneKit(max_streams=1)
+        kit.start()
+        kit.admit(1)
+        call = kit.admit(2)
+        kit.lane.stop(10.0)
+        self.successResultOf(call.settled)
+        self.assertTrue(call.returned)
+        self.assertEqual(kit.ends(), {"returned": 2})
+
+    def test_what_is_left_is_lost_and_counted(self) -> None:
+        """At the deadline what still waits ends as lost, in the books."""
+        kit = LaneKit()
+        kit.admit(4)
+        stopped = kit.lane.stop(10.0)
+        kit.clock.pump([1.0] * 10)
+        self.successResultOf(stopped)
+        self.assertEqual(kit.ends(), {"lost": 4})
+
+
+class LedgerTests(SynchronousTestCase):
+    """The promise, under random weather."""
+
+    @settings(max_examples=150)
+    @given(st.data())
+    def test_the_books_balance_at_every_step(self, data: Any) -> None:
+        """Whatever the provider does, each push has one end and the ledger balances throughout."""
+        kit = LaneKit(limit=30, keep_for=120.0, size=2, max_streams=3)
+        kit.start()
+        calls: list[Call] = []
+        for _ in range(data.draw(st.integers(5, 40))):
+            action = data.draw(st.integers(0, 9))
+            alive = kit.server.open
+            if action <= 3:
+                server = data.draw(st.sampled_from(["s1", "s2", "s3"]))
+                with suppress(Saturated):
+                    calls.append(kit.admit(data.draw(st.integers(0, 6)), server))
+            elif action <= 6:
+                status = data.draw(st.sampled_from([200, 200, 410, 400, 503, 429, 403, 500]))
+                kit.server.answer_all(status)
+            elif action == 7 and alive:
+                alive[0].lose()
+            elif action == 8 and alive:
+                last = data.draw(st.sampled_from([0, 1, 3, 2**31 - 1]))
+                alive[0].say(alive[0].peer.goaway(last))
+            else:
+                kit.server.refusing = data.draw(st.booleans())
+            kit.clock.advance(data.draw(st.sampled_from([0, 0.1, 1, 15])))
+            kit.check()
+        kit.server.refusing = False
+        for _ in range(300):
+            kit.clock.advance(1.0)
+            kit.server.answer_all()
+            kit.check()
+        self.assertEqual(kit.lane.waiting, 0)
+        for call in calls:
+            self.successResultOf(call.settled)
