@@ -1,6 +1,6 @@
 """A lane: every push taken has exactly one end, and no caller waits longer than it must."""
 
-from contextlib import suppress
+import contextlib
 from random import Random
 from typing import Any
 
@@ -334,7 +334,7 @@ class LedgerTests(SynchronousTestCase):
             alive = kit.server.open
             if action <= 3:
                 server = data.draw(st.sampled_from(["s1", "s2", "s3"]))
-                with suppress(Saturated):
+                with contextlib.suppress(Saturated):
                     calls.append(kit.admit(data.draw(st.integers(0, 6)), server))
             elif action <= 6:
                 status = data.draw(st.sampled_from([200, 200, 410, 400, 503, 429, 403, 500]))
