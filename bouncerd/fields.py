@@ -5,8 +5,10 @@ compression table, the encoder has no state, and what many requests share is enc
 (performance.md 3: Huffman coding and indexing of a 200-byte token was 42 % of a push).
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 # Names that stand in HPACK's static table (RFC 7541, appendix A), by index.
 _STATIC_NAMES = {
@@ -17,6 +19,8 @@ _AUTHORITY, _PATH = b"\x11", b"\x14"  # never indexed, by the names' indexes 1 a
 _METHOD_POST = b"\x83"
 _SCHEME_HTTPS = b"\x87"
 _NEVER_INDEXED = 0x10
+_SENDABLE = re.compile(rb"(?:[!-~](?:[ -~]*[!-~])?)?")
+_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+")
 
 # Only an empty table can be promised whatever the peer's SETTINGS_HEADER_TABLE_SIZE becomes.
 EMPTY_TABLE_UPDATE = b"\x20"
@@ -41,19 +45,25 @@ def _string(text: bytes) -> bytes:
 
     Fields go past h2's checks, and some values come from tenants (a topic, a token).
     """
-    if not all(0x21 <= byte <= 0x7E or byte == 0x20 for byte in text) or text != text.strip():
+    if not _SENDABLE.fullmatch(text):
         raise ValueError("a header field has characters outside visible ASCII")
     return _integer(len(text), 7, 0) + text
 
 
-def literal(name: bytes, value: bytes) -> bytes:
-    """Encode one field, never indexed; ValueError (without the value) if it may not be sent."""
+@lru_cache(maxsize=64)
+def _name(name: bytes) -> bytes:
+    """Encode the name of a never-indexed literal; there are few."""
     index = _STATIC_NAMES.get(name)
     if index is not None:
-        return _integer(index, 4, _NEVER_INDEXED) + _string(value)
-    if not name or name != name.lower() or b" " in name or b":" in name:
+        return _integer(index, 4, _NEVER_INDEXED)
+    if not _NAME.fullmatch(name):
         raise ValueError("a header field's name is not a lower-case token")
-    return bytes((_NEVER_INDEXED,)) + _string(name) + _string(value)
+    return bytes((_NEVER_INDEXED,)) + _string(name)
+
+
+def literal(name: bytes, value: bytes) -> bytes:
+    """Encode one field, never indexed; ValueError (without the value) if it may not be sent."""
+    return _name(name) + _string(value)
 
 
 class Template:

@@ -228,7 +228,8 @@ class Lane:
         if job.deadline <= self._clock.seconds():
             self._end(job, End.EXPIRED, "in the queue")
             return
-        now = self._now()
+        # Also for what turns out to need no sending: a device is forgotten as of this moment.
+        now = job.sent_at = self._now()
         try:
             if link.session is None:
                 link.session = self.provider.session(now)
@@ -239,7 +240,7 @@ class Lane:
         if not isinstance(request, Request):
             self._judge(job, request)
             return
-        job.link, job.sent_at = link, now
+        job.link = link
         job.call.given = True
         self._in_flight += 1
         link.send(job, request)

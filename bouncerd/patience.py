@@ -26,8 +26,9 @@ class Patience:
         after = 0.0
         first = self.misconfigured
         if isinstance(outcome, Retry):
-            if outcome.spoiled and outcome.after is None and not retries:
-                return 0.0  # it was the link's fault: another may do better at once
+            # It was the link's fault, and another may do better at once; or the provider says 0.
+            if not retries and (outcome.after == 0 or (outcome.spoiled and outcome.after is None)):
+                return 0.0
             after, first = outcome.after or 0.0, self.first
         back_off = min(first * 2.0 ** min(retries, 16), self.longest)
         return max(after, back_off) * (1 + 0.25 * random.random())

@@ -1,0 +1,251 @@
+"""`twistd bouncerd`: the options, and the only place where the daemon's objects are built."""
+
+import gc
+import sys
+import time
+from pathlib import Path
+from random import SystemRandom
+from typing import Any
+
+from twisted.internet import reactor as _reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import HostnameEndpoint, serverFromString, wrapClientTLS
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory
+from twisted.python.components import Componentized
+from twisted.python.failure import Failure
+from twisted.python.usage import Options as TwistedOptions
+from twisted.web.client import Agent, BrowserLikePolicyForHTTPS
+
+from bouncerd import logs
+from bouncerd.api import Api
+from bouncerd.apns import Apns, goaway_outcome
+from bouncerd.bearer import GoogleAssertion, ProviderToken
+from bouncerd.bouncer import Bouncer, Rules
+from bouncerd.config import ApnsSection, Config, ConfigError, FcmSection, read
+from bouncerd.fcm import Fcm
+from bouncerd.health import Admin
+from bouncerd.lane import Forget, Lane, Provider
+from bouncerd.link import Manners
+from bouncerd.model import Misconfigured
+from bouncerd.oauth import AccessToken
+from bouncerd.patience import APNS_PATIENCE, FCM_PATIENCE, Patience
+from bouncerd.pool import Pool
+from bouncerd.routes import Routes
+from bouncerd.service import Bouncerd, CannotStart, Parts
+from bouncerd.site import Site
+from bouncerd.store.base import Store, StoreError
+from bouncerd.store.sqlite import SQLiteStore
+from bouncerd.tls import TrustRoots, client_options
+
+# The reactor offers more than any of its interfaces alone.
+reactor: Any = _reactor
+
+APNS_MANNERS = Manners(answer_within=30, quiet=15, idle_ping=600, max_age=86_400)
+# Google ends connections at about an hour and dislikes PINGs on idle ones (fcm.md 5).
+FCM_MANNERS = Manners(answer_within=15, quiet=20, idle_close=180, max_age=2_700)
+
+
+class Options(TwistedOptions):
+    """What `twistd bouncerd` takes."""
+
+    synopsis = "[-c FILE] [--check] [--instance NAME]"
+    longdesc = "A push bouncer: Zulip servers on one side, Apple's APNs and Google's FCM beyond."
+    optParameters = [
+        ["config", "c", "/etc/bouncer.ini", "The configuration file."],
+        ["instance", None, "", "What {instance} in an endpoint stands for."],
+    ]
+    optFlags = [["check", None, "Check the configuration, say what is wrong with it, and exit."]]
+
+    configuration: Config
+
+    def postOptions(self) -> None:
+        """Read the configuration; with mistakes in it the process ends here."""
+        try:
+            path = Path(self["config"])
+            self.configuration = read(path, self["instance"], now=time.time())
+        except ConfigError as error:
+            for problem in error.problems:
+                print(problem, file=sys.stderr)  # noqa: T201 -- an answer to the operator
+            raise SystemExit(1) from None
+        for warning in self.configuration.warnings:
+            print(f"{path}: warning: {warning}", file=sys.stderr)  # noqa: T201 -- likewise
+        if self["check"]:
+            print(f"{path}: fine")  # noqa: T201 -- likewise
+            raise SystemExit(0)
+
+
+class LoggedBouncerd(Bouncerd):
+    """The service, which also chooses how twistd logs."""
+
+    def setServiceParent(self, parent: Any) -> None:
+        """Take the application's log over before twistd opens one."""
+        if isinstance(parent, Componentized):
+            logs.attach(parent)
+        super().setServiceParent(parent)  # type: ignore[no-untyped-call]  # Twisted's
+
+
+def makeService(options: Options) -> Bouncerd:
+    """Return the daemon, built but not started."""
+    config = options.configuration
+    # Twisted's reactor reads the wall clock; a step of it would fire or stall every timer.
+    reactor.seconds = time.monotonic
+    return LoggedBouncerd(
+        lambda: _parts(config),
+        listen,
+        (config.bouncerd.listen, config.bouncerd.admin_listen),
+        reactor,
+        _fail,
+    )
+
+
+def _fail(problem: str) -> None:
+    print(f"bouncerd: {problem}", file=sys.stderr)  # noqa: T201 -- an answer to the operator
+    raise SystemExit(1)
+
+
+def listen(description: str, factory: IProtocolFactory) -> IListeningPort:
+    """Listen now, or raise CannotStart: Twisted's own service would swallow the failure."""
+    found: list[Any] = []
+    try:
+        serverFromString(reactor, description).listen(factory).addBoth(found.append)
+    except Exception as error:  # noqa: BLE001 -- whatever is wrong with it: the operator's line
+        found.append(Failure(error))
+    port = found[0] if found else Failure(TimeoutError())
+    if isinstance(port, Failure):
+        # CannotListenError holds the error of the socket, with the system's own words.
+        reason = getattr(port.value, "socketError", port.value)
+        words = getattr(reason, "strerror", None) or type(reason).__name__
+        raise CannotStart(f"listen: {description}: {words}")
+    listening: IListeningPort = port
+    return listening
+
+
+def _parts(config: Config) -> Parts:
+    """Build everything, bottom to top."""
+    store = _store(config)
+    tokens: dict[str, AccessToken] = {}
+
+    def forget(*what: Any) -> Deferred[None]:
+        return bouncer.forget(*what)
+
+    apns: dict[str | None, Lane] = {}
+    for apns_section in config.apns:
+        lane = _apns_lane(config, apns_section, forget)
+        topics = apns_section.topics
+        apns.update(dict.fromkeys([None] if topics is None else topics, lane))
+    fcm: dict[str | None, Lane] = {}
+    for fcm_section in config.fcm:
+        token = tokens[fcm_section.name] = _access_token(fcm_section)
+        lane = _fcm_lane(config, fcm_section, token, forget)
+        token.on_change = lane.pump
+        fcm.update(dict.fromkeys(fcm_section.servers or [None], lane))
+    routes = Routes(apns, fcm)
+    bouncer = Bouncer(store, routes, reactor, time.time, _rules(config))
+    api = Api(
+        bouncer,
+        store,
+        reactor,
+        answer_within=config.bouncerd.answer_within,
+        support=config.bouncerd.support,
+    )
+
+    def token_state(name: str) -> str:
+        state = tokens[name].state if name in tokens else None
+        ok = state is None or state.name == "ok"
+        return "" if ok or state is None else f"access token: {state.name} {state.reason}".strip()
+
+    admin = Admin(store, routes.lanes, routes.nowhere, reactor, token_state)
+    site, admin_site = Site(api.resource(), reactor, time.time), Site(admin, reactor, time.time)
+    site.noisy = admin_site.noisy = False  # service.py says where we serve
+    gc.freeze()  # what is built lives as long as the process: collections need not visit it
+    return Parts(store, routes.lanes, list(tokens.values()), site, admin_site)
+
+
+def _store(config: Config) -> Store:
+    kind, _, path = config.bouncerd.store.partition(":")
+    if kind != "sqlite":
+        raise CannotStart("store: PostgreSQL is not supported yet; accepted: sqlite:PATH")
+    try:
+        return SQLiteStore(Path(path), reactor, time.time)
+    except StoreError as error:
+        raise CannotStart(f"store: {error}") from None
+
+
+def _rules(config: Config) -> Rules:
+    return Rules(
+        keep_for=config.bouncerd.keep_for,
+        devices_per_user=config.limits.devices_per_user,
+        registration_open=config.registration.open,
+        support=config.bouncerd.support,
+    )
+
+
+def _apns_lane(config: Config, section: ApnsSection, forget: Forget) -> Lane:
+    key, certificate = section.key, section.certificate
+    bearer = None
+    if key is not None:
+        bearer = ProviderToken(key.key_id, key.team_id, key.pem, time.monotonic)
+    manners = Manners(
+        answer_within=APNS_MANNERS.answer_within,
+        quiet=APNS_MANNERS.quiet,
+        idle_ping=APNS_MANNERS.idle_ping,
+        max_age=APNS_MANNERS.max_age,
+        probe=bearer is not None,
+    )
+    options = client_options(
+        section.host,
+        (b"h2",),
+        section.ca_pem,
+        certificate.pem if certificate else None,
+        certificate.key_pem if certificate else None,
+    )
+    provider = Apns(section.name, _authority(section.host, section.port), bearer)
+    return _lane(config, section, provider, options, manners, APNS_PATIENCE, forget)
+
+
+def _fcm_lane(config: Config, section: FcmSection, token: AccessToken, forget: Forget) -> Lane:
+    options = client_options(section.host, (b"h2",), section.ca_pem)
+    authority = _authority(section.host, section.port)
+    project = section.account.project_id
+    provider = Fcm(section.name, authority, project, token.current, token.invalidate)
+    return _lane(config, section, provider, options, FCM_MANNERS, FCM_PATIENCE, forget)
+
+
+def _lane(
+    config: Config,
+    section: ApnsSection | FcmSection,
+    provider: Provider,
+    options: Any,
+    manners: Manners,
+    patience: Patience,
+    forget: Forget,
+) -> Lane:
+    random = SystemRandom()
+    endpoint = HostnameEndpoint(reactor, section.host, section.port, timeout=15)
+    connect = wrapClientTLS(options, endpoint).connect
+    size = section.connections
+    pool = Pool(section.name, connect, manners, size, reactor, random, _refusal)
+    return Lane(
+        provider, pool, reactor, time.time, random, forget,
+        limit=config.limits.queue, keep_for=config.bouncerd.keep_for, patience=patience,
+    )  # fmt: skip
+
+
+def _refusal(debug: bytes) -> str | None:
+    outcome = goaway_outcome(debug)
+    return outcome.reason if isinstance(outcome, Misconfigured) else None
+
+
+def _access_token(section: FcmSection) -> AccessToken:
+    account = section.account
+    assertion = GoogleAssertion(
+        account.client_email, account.private_key_id, account.private_key_pem, account.token_uri
+    )
+    policy = BrowserLikePolicyForHTTPS(trustRoot=TrustRoots(section.ca_pem))
+    agent = Agent(reactor, policy, connectTimeout=10)
+    return AccessToken(section.name, assertion, agent, reactor, time.time)
+
+
+def _authority(host: str, port: int) -> str:
+    name = f"[{host}]" if ":" in host else host
+    return name if port == 443 else f"{name}:{port}"
