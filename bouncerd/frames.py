@@ -30,7 +30,7 @@ pack_head = _FRAME.pack
 Frame = tuple[int, int, int, bytes, int]
 
 
-class ProtocolFault(Exception):  # noqa: N818 -- Fault: whose it is, the peer's, is the point
+class ProtocolFault(Exception):
     """The peer broke the protocol: the connection ends with this error code."""
 
     def __init__(self, code: int, why: str) -> None:

@@ -179,6 +179,7 @@ class Lane:
         for job in self._queue.remove(lambda job: job.open and not job.call.given):
             job.call.returned = True
             self._end(job, End.RETURNED, "stopping")
+        self._lose([job for job, call in self._resting.items() if call.getTime() > self._stop_at])
         self._check_stopped()
         return stopped
 
@@ -363,15 +364,17 @@ class Lane:
 
     def _stop_now(self) -> None:
         self._stop_call = None
-        left = self._queue.remove(lambda _job: True)
-        for job, call in list(self._resting.items()):
-            call.cancel()
-            left.append(job)
-        self._resting.clear()
-        for job in left:
-            self._end(job, End.LOST, "stopped")
-        if left:
-            log.error("Lane {lane} lost {count} pushes", lane=self.name, count=len(left))
+        self._lose([*self._queue.remove(lambda _job: True), *self._resting])
         assert self._stopped is not None
         if not self._stopped.called:
             self._stopped.callback(None)
+
+    def _lose(self, jobs: Sequence[Job]) -> None:
+        """End what the stop leaves no time for."""
+        for job in jobs:
+            call = self._resting.pop(job, None)
+            if call is not None:
+                call.cancel()
+            self._end(job, End.LOST, "stopped")
+        if jobs:
+            log.error("Lane {lane} lost {count} pushes", lane=self.name, count=len(jobs))

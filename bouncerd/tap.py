@@ -3,6 +3,7 @@
 import gc
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from random import SystemRandom
 from typing import Any
@@ -11,6 +12,7 @@ from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint, serverFromString, wrapClientTLS
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
+from twisted.logger import Logger
 from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 from twisted.python.usage import Options as TwistedOptions
@@ -39,6 +41,7 @@ from bouncerd.tls import TrustRoots, client_options
 
 # The reactor offers more than any of its interfaces alone.
 reactor: Any = _reactor
+log = Logger()
 
 APNS_MANNERS = Manners(answer_within=30, quiet=15, idle_ping=600, max_age=86_400)
 # Google ends connections at about an hour and dislikes PINGs on idle ones (fcm.md 5).
@@ -75,12 +78,14 @@ class Options(TwistedOptions):
 
 
 class LoggedBouncerd(Bouncerd):
-    """The service, which also chooses how twistd logs."""
+    """The service, which also chooses how twistd logs (by twistd's own `options`)."""
+
+    twistd_options: Mapping[str, object] = {}
 
     def setServiceParent(self, parent: Any) -> None:
         """Take the application's log over before twistd opens one."""
         if isinstance(parent, Componentized):
-            logs.attach(parent)
+            logs.attach(parent, logs.destination(self.twistd_options))
         super().setServiceParent(parent)  # type: ignore[no-untyped-call]  # Twisted's
 
 
@@ -89,17 +94,14 @@ def makeService(options: Options) -> Bouncerd:
     config = options.configuration
     # Twisted's reactor reads the wall clock; a step of it would fire or stall every timer.
     reactor.seconds = time.monotonic
-    return LoggedBouncerd(
-        lambda: _parts(config),
-        listen,
-        (config.bouncerd.listen, config.bouncerd.admin_listen),
-        reactor,
-        _fail,
-    )
+    endpoints = config.bouncerd.listen, config.bouncerd.admin_listen
+    service = LoggedBouncerd(lambda: _parts(config), listen, endpoints, reactor, _fail)
+    service.twistd_options = options.parent or {"nodaemon": True}
+    return service
 
 
 def _fail(problem: str) -> None:
-    print(f"bouncerd: {problem}", file=sys.stderr)  # noqa: T201 -- an answer to the operator
+    log.critical("Cannot start: {problem}", problem=problem)
     raise SystemExit(1)
 
 

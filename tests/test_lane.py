@@ -318,6 +318,15 @@ class StopTests(SynchronousTestCase):
         self.successResultOf(stopped)
         self.assertEqual(kit.ends(), {"lost": 4})
 
+    def test_no_wait_for_a_retry_that_comes_too_late(self) -> None:
+        """A push whose retry is due after the deadline does not hold the stop up."""
+        kit = LaneKit()
+        kit.start()
+        kit.admit()
+        kit.server.answer_all(429)
+        self.successResultOf(kit.lane.stop(10.0))
+        self.assertEqual(kit.ends(), {"lost": 1})
+
 
 class LedgerTests(SynchronousTestCase):
     """The promise, under random weather."""

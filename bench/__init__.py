@@ -1,0 +1,1 @@
+"""Measurements, run by hand: figures per CPU-second of the process."""
