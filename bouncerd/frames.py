@@ -18,10 +18,12 @@ COMPRESSION_ERROR, ENHANCE_YOUR_CALM = 0x9, 0xB
 
 MAX_FRAME = 16_384
 MAX_HEADER_BLOCK = 65_536
+MAX_WINDOW = 2**31 - 1
+INITIAL_WINDOW = 65_535
 
 _FRAME = struct.Struct(">HBBBL")  # length (16 and 8 bits), type, flags, stream
 _U32 = struct.Struct(">L")
-_STREAM_MASK = 2**31 - 1
+_STREAM_MASK = MAX_WINDOW  # by chance the same number
 
 pack_u32 = _U32.pack
 pack_head = _FRAME.pack
@@ -120,3 +122,20 @@ def _unpadded(payload: bytes) -> bytes:
     if not payload or payload[0] >= len(payload):
         raise ProtocolFault(PROTOCOL_ERROR, "more padding than frame")
     return payload[1 : len(payload) - payload[0]]
+
+
+class ReceiveWindow:
+    """What the server may still send us on the connection: credited for ever (apns.md 5.3)."""
+
+    def __init__(self) -> None:
+        self.size = INITIAL_WINDOW
+
+    def take(self, count: int) -> bytes:
+        """Count bytes that came; return the WINDOW_UPDATE that is due, if any."""
+        self.size -= count
+        if self.size < 0:
+            raise ProtocolFault(FLOW_CONTROL_ERROR, "more data than the connection's window")
+        if self.size >= INITIAL_WINDOW // 2:
+            return b""
+        credit, self.size = INITIAL_WINDOW - self.size, INITIAL_WINDOW
+        return frame(WINDOW_UPDATE, 0, 0, pack_u32(credit))

@@ -20,7 +20,16 @@ from bouncerd import frames
 from bouncerd.control import Control
 from bouncerd.endings import Answered, Ending, GoAway, Lost, Unsent
 from bouncerd.fields import EMPTY_TABLE_UPDATE, Request, Response, Template
-from bouncerd.frames import FrameReader, ProtocolFault, frame, pack_head, pack_u32
+from bouncerd.frames import (
+    INITIAL_WINDOW,
+    MAX_WINDOW,
+    FrameReader,
+    ProtocolFault,
+    ReceiveWindow,
+    frame,
+    pack_head,
+    pack_u32,
+)
 from bouncerd.stream import Stream, status_of
 
 __all__ = ["Answered", "Conversation", "Ending", "GoAway", "Lost", "Request", "Response"]
@@ -28,8 +37,6 @@ __all__ += ["Template", "Unsent"]
 
 #: A provider's longest answer is a web page of a few KiB; the rest of a longer one is not read.
 MAX_BODY = 32_768
-MAX_WINDOW = 2**31 - 1
-INITIAL_WINDOW = 65_535
 #: Streams in flight, however many more the server would take.
 MAX_STREAMS = 1_000
 #: The connection retires long before its stream ids end at 2^31-1 (RFC 9113, 5.1.1).
@@ -62,7 +69,8 @@ class Conversation:
         self._table_update = b""
         self._initial_window = INITIAL_WINDOW
         self._send_window = INITIAL_WINDOW
-        self._receive_window = INITIAL_WINDOW
+        self._starved = 0  # the stream, if any, whose body the connection's window did not hold
+        self._receive_window = ReceiveWindow()
         self._idle_frames = 0
         self.ready = False  # the server's SETTINGS have arrived
         self.draining = False  # no new request is taken
@@ -177,11 +185,12 @@ class Conversation:
 
     def _open_streams(self) -> None:
         limit = self.limit
-        while self._waiting and len(self._streams) < limit:
+        while self._waiting and len(self._streams) < limit and not self._starved:
             ticket, request = next(iter(self._waiting.items()))
             # The connection's window is reserved for the whole body before the stream opens, so
-            # that no stream is left half-sent for want of it (apns.md 5.2 and 5.3).
-            if len(request.body) > self._send_window:
+            # that no stream is left half-sent for want of it (apns.md 5.2 and 5.3). But a window
+            # that stays below one body must not stop an idle connection: then it goes in pieces.
+            if len(request.body) > self._send_window and self._streams:
                 return
             self._waiting.popitem(last=False)
             self._waiting_bytes -= len(request.body)
@@ -194,11 +203,14 @@ class Conversation:
         if self._table_update:
             block, self._table_update = self._table_update + block, b""
         size, length = len(block), len(body)
-        self._send_window -= length
         stream = self._streams[stream_id] = Stream(ticket, self._initial_window)
         self._stream_ids[ticket] = stream_id
+        if length > self._send_window:
+            self._starved = stream_id
+        else:
+            self._send_window -= length
         head = pack_head(size >> 8, size & 0xFF, frames.HEADERS, frames.END_HEADERS, stream_id)
-        if length <= stream.window:
+        if length <= stream.window and not self._starved:
             stream.window -= length
             data = pack_head(length >> 8, length & 0xFF, frames.DATA, frames.END_STREAM, stream_id)
             self._out += (head, block, data, body)
@@ -208,15 +220,20 @@ class Conversation:
             self._send_rest(stream_id, stream)
 
     def _send_rest(self, stream_id: int, stream: Stream) -> None:
-        """Send of a body what the stream's own window allows (the other is reserved)."""
-        chunk = stream.unsent[: max(stream.window, 0)]
+        """Send of a body what the windows allow (the connection's is reserved, as a rule)."""
+        starved = stream_id == self._starved
+        room = min(stream.window, self._send_window) if starved else stream.window
+        chunk = stream.unsent[: max(room, 0)]
         if not chunk:
             return
+        if starved:
+            self._send_window -= len(chunk)
         stream.unsent = stream.unsent[len(chunk) :]
         stream.window -= len(chunk)
-        self._out.append(
-            frame(frames.DATA, 0 if stream.unsent else frames.END_STREAM, stream_id, chunk)
-        )
+        if starved and not stream.unsent:
+            self._starved = 0
+        flags = 0 if stream.unsent else frames.END_STREAM
+        self._out.append(frame(frames.DATA, flags, stream_id, chunk))
 
     def _reset(self, stream_id: int, code: int) -> None:
         self._out.append(frame(frames.RST_STREAM, 0, stream_id, pack_u32(code)))
@@ -291,7 +308,7 @@ class Conversation:
 
     def _data_received(self, flags: int, stream_id: int, payload: bytes, size: int) -> None:
         stream = self._stream(stream_id)
-        self._acknowledge(size)
+        self._out.append(self._receive_window.take(size))
         if stream is None:
             return
         if payload:
@@ -306,16 +323,6 @@ class Conversation:
             self._endings.append(self._cut_off(stream_id, "a body over the limit"))
         elif flags & frames.END_STREAM:
             self._answered(stream_id, stream)
-
-    def _acknowledge(self, size: int) -> None:
-        """Credit the connection for what was received, for ever (apns.md 5.3)."""
-        self._receive_window -= size
-        if self._receive_window < 0:
-            raise ProtocolFault(frames.FLOW_CONTROL_ERROR, "more data than the connection's window")
-        if self._receive_window < INITIAL_WINDOW // 2:
-            credit = INITIAL_WINDOW - self._receive_window
-            self._out.append(frame(frames.WINDOW_UPDATE, 0, 0, pack_u32(credit)))
-            self._receive_window = INITIAL_WINDOW
 
     def _control_received(self, kind: int, flags: int, payload: bytes) -> None:
         self._out.append(self._control.received(kind, flags, payload))
@@ -346,6 +353,8 @@ class Conversation:
                 self._widen(stream_id, stream, credit)
             return
         self._send_window += credit
+        if self._starved:
+            self._send_rest(self._starved, self._streams[self._starved])
         if self._send_window > MAX_WINDOW:
             raise ProtocolFault(frames.FLOW_CONTROL_ERROR, "the connection's window over 2^31-1")
 
@@ -393,5 +402,8 @@ class Conversation:
     def _forget(self, stream_id: int) -> Hashable:
         stream = self._streams.pop(stream_id)
         del self._stream_ids[stream.ticket]
-        self._send_window += len(stream.unsent)  # reserved, and never sent
+        if stream_id == self._starved:
+            self._starved = 0
+        else:
+            self._send_window += len(stream.unsent)  # reserved, and never sent
         return stream.ticket

@@ -362,6 +362,23 @@ class WindowTests(SynchronousTestCase):
         (data,) = peer.read(conversation.data_to_send())
         self.assertEqual(data.body_len, 10)
 
+    def test_connection_window_below_a_body(self) -> None:
+        """A server whose connection window never holds a whole push still gets it, in pieces."""
+        peer = Peer()
+        conversation = connected(peer)
+        submitted(conversation, 5, bytes(16_000))
+        conversation.data_to_send()
+        endings = conversation.receive(b"".join(peer.answer(each) for each in (1, 3, 5, 7)))
+        self.assertEqual(len(endings), 4)
+        sizes = []
+        for _ in range(20):
+            sent = [each for each in peer.read(conversation.data_to_send()) if not each.type]
+            sizes += [each.body_len for each in sent]
+            conversation.receive(peer.credit(0, 1_000))
+        self.assertEqual((sum(sizes), max(sizes)), (16_000, 1_535))
+        (ending,) = conversation.receive(peer.answer(9))
+        self.assertEqual(ending.ticket, "t4")
+
     def test_five_gibibytes_sent(self) -> None:
         """A connection lives on after far more than 2^31 bytes of credit."""
         peer = Peer()
@@ -409,7 +426,7 @@ class WindowTests(SynchronousTestCase):
         conversation = connected(peer)
         tickets = submitted(conversation, 3)
         conversation.data_to_send()
-        conversation._receive_window = 100
+        conversation._receive_window.size = 100
         endings = conversation.receive(peer.answer(1, 200, bytes(101)))
         self.assertEqual(sorted(str(ending.ticket) for ending in endings), tickets)
         self.assertTrue(conversation.closed)

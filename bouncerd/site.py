@@ -1,0 +1,198 @@
+"""Our HTTP/1.1 server: connections within bounds, requests with an id, and what is logged of them.
+
+Nothing that came in is logged, but for what we know by our own names. Bodies stay in memory: no
+disk ever sees one.
+"""
+
+# ruff: noqa: N802, N815 -- in camelCase is what Twisted calls or reads
+# Nor is Twisted's server annotated.
+# mypy: allow-untyped-calls
+
+import itertools
+import os
+from collections.abc import Callable
+from io import BytesIO
+from typing import Any, cast
+from urllib.parse import unquote_to_bytes
+
+from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web import server
+from twisted.web.http import datetimeToString
+from twisted.web.resource import IResource
+
+from bouncerd.channel import Bounds, Channel
+from bouncerd.envelope import WireError, render_error
+from bouncerd.redaction import described
+
+log = Logger()
+
+INTERNAL_ERROR = WireError(500, None, "Internal server error")
+
+
+class Request(server.Request):
+    """One request and its answer. `endpoint` and `caller` are for the log, in our own words."""
+
+    defaultContentType = b"application/json"
+
+    channel: Any
+    endpoint = "unknown"
+    caller = "nobody"
+    request_id = b""
+    began = 0.0
+    limit = 0
+    _size = 0
+
+    def getRequestHostname(self) -> bytes:
+        """Name the host. It is of no interest here, and some values of Host upset URL routing."""
+        return b"localhost"
+
+    def handleContentChunk(self, data: bytes) -> None:
+        """Keep a piece of the body, if that is not more than may come."""
+        self._size += len(data)
+        if self._size <= self.limit:
+            super().handleContentChunk(data)
+        else:
+            self.channel.refuse(413, "Request body too large")
+
+    def process(self) -> None:
+        """Answer it; the resource is the same for all paths."""
+        site: Site = self.channel.site
+        self.site = site
+        self.began = site.clock.seconds()
+        self.request_id = site.next_id()
+        self.responseHeaders.setRawHeaders(b"X-Request-Id", [self.request_id])
+        self.responseHeaders.setRawHeaders(b"Date", [site.date()])
+        self.prepath = []
+        self.postpath = _segments(self.path)
+        try:
+            self.render(site.resource)
+        except Exception:  # noqa: BLE001 -- whatever it was, the caller gets an answer
+            self.processingFailed(Failure())
+
+    def processingFailed(self, reason: Failure) -> Failure:
+        """Answer 500, and log what it was but not what it said."""
+        note_fault(self, reason)
+        body = render_error(INTERNAL_ERROR)
+        self.setResponseCode(500)
+        self.setHeader(b"Content-Length", b"%d" % len(body))
+        self.write(body)
+        self.finish()
+        return reason
+
+
+def note_fault(request: Request, reason: Failure) -> None:
+    """Log a fault of ours: its class, its place, its request. What it says may be content."""
+    kind = reason.type or BaseException
+    what = described(kind, cast(BaseException, reason.value), reason.getTracebackObject())
+    log.error(
+        "Request {request_id} to {endpoint} failed: {reason} at {place}",
+        request_id=request.request_id.decode(),
+        endpoint=request.endpoint,
+        reason=what["error"],
+        place=what["where"],
+    )
+
+
+def _segments(path: bytes) -> list[bytes]:
+    """Split a path as the URL map wants it, leading slashes collapsed; [] if it is no text."""
+    whole = unquote_to_bytes(path.lstrip(b"/"))
+    try:
+        whole.decode()
+    except UnicodeDecodeError:
+        return []
+    return whole.split(b"/")
+
+
+class Site(server.Site):
+    """Makes channels, and looks after them once a second. `verbose` logs what went well, too."""
+
+    protocol = Channel  # type: ignore[assignment]  # HTTP/1.1 only, without Twisted's switch
+    requestFactory = Request
+
+    def __init__(
+        self,
+        resource: IResource,
+        clock: IReactorTime,
+        now: Callable[[], float],
+        bounds: Bounds | None = None,
+        *,
+        verbose: bool = False,
+    ) -> None:
+        # No time-outs of Twisted's: `_sweep` sees to them all, and costs a request nothing.
+        super().__init__(resource, reactor=clock, timeout=None, parsePOSTFormSubmission=False)
+        self.clock = clock
+        self.bounds = bounds or Bounds()
+        self.channels: set[Channel] = set()
+        self._now = now
+        self._verbose = verbose
+        self._numbers = itertools.count(1)
+        self._prefix = os.urandom(4).hex().encode()
+        self._date = (0, b"")
+        self._sweep_call: IDelayedCall | None = None
+        self._full = False
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        """Make a channel, or hang up on one connection too many."""
+        full = len(self.channels) >= self.bounds.connections
+        if full != self._full:
+            self._full = full
+            log.warn("Connections: {count}, full: {full}", count=len(self.channels), full=full)
+        if full:
+            return None
+        channel = super().buildProtocol(addr)
+        self.channels.add(channel)
+        if self._sweep_call is None:
+            self._sweep_call = self.clock.callLater(1.0, self._sweep)
+        return channel
+
+    def startFactory(self) -> None:
+        """Start. (Twisted's own keeps a clock running for its access log.)"""
+
+    def stopFactory(self) -> None:
+        """Stop sweeping."""
+        if self._sweep_call is not None:
+            self._sweep_call.cancel()
+            self._sweep_call = None
+
+    def acceptableProtocols(self) -> list[bytes]:
+        """Name what TLS may negotiate."""
+        return [b"http/1.1"]
+
+    def getContentFile(self, length: int | None) -> BytesIO:  # noqa: ARG002
+        """Make a place for a body."""
+        return BytesIO()
+
+    def next_id(self) -> bytes:
+        """Make a request's id: unique in a log, short enough to be read out."""
+        return b"%s-%x" % (self._prefix, next(self._numbers))
+
+    def date(self) -> bytes:
+        """Return the time for a header; the text is made once a second."""
+        now = int(self._now())
+        if now != self._date[0]:
+            self._date = (now, datetimeToString(now))
+        return self._date[1]
+
+    def log(self, request: Any) -> None:
+        """Note an answer that went out; at the default level only if it was no plain success."""
+        if 200 <= request.code < 300 and not self._verbose:
+            return
+        emit = log.error if request.code >= 500 else log.info
+        emit(
+            "Request {request_id} to {endpoint} by {server}: {status} after {took} ms",
+            request_id=request.request_id.decode(),
+            endpoint=request.endpoint,
+            server=request.caller,
+            status=request.code,
+            took=round((self.clock.seconds() - request.began) * 1000),
+        )
+
+    def _sweep(self) -> None:
+        self._sweep_call = None
+        now = self.clock.seconds()
+        for channel in list(self.channels):
+            channel.sweep(now)
+        if self.channels:
+            self._sweep_call = self.clock.callLater(1.0, self._sweep)

@@ -1,0 +1,307 @@
+"""What the push endpoints are asked, and what they answer (bouncer-api.md 9).
+
+Pure: the bytes of a body or a Form in, a frozen request out, or the WireError it deserves. Checks
+stand in the order in which callers are told of them.
+"""
+
+import json
+from base64 import b64decode
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from bouncerd import identifiers
+from bouncerd.envelope import WireError, bad_request, parse_json
+from bouncerd.forms import Form
+from bouncerd.legacy import Payload, checked_apns, checked_gcm
+from bouncerd.model import Device, Identity, Kind
+
+_MAX_TOKEN = 4096
+_MAX_APP_ID = 1024  # becomes a header field
+
+_T = TypeVar("_T")
+_Object = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class UserRequest:
+    """What every push endpoint is told: whose phones, and of which realm."""
+
+    identity: Identity
+    realm_uuid: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Registration(UserRequest):
+    """A phone to remember."""
+
+    kind: Kind
+    token: str = field(repr=False)
+    app_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Unregistration(UserRequest):
+    """A phone to forget."""
+
+    kind: Kind
+    token: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Notify(UserRequest):
+    """A message for all phones of a user, and which phones the caller believes those are."""
+
+    gcm_payload: Payload = field(repr=False)
+    apns_payload: Payload = field(repr=False)
+    gcm_options: Payload = field(repr=False)
+    android_devices: list[str] = field(repr=False)
+    apple_devices: list[str] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class TestNotification(UserRequest):
+    """A test for one phone. `kind` is as sent: a wrong one is a phone we do not know."""
+
+    __test__ = False  # for pytest: the name is the endpoint's
+
+    kind: int
+    token: str = field(repr=False)
+    base_payload: Payload = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Notified:
+    """What became of a Notify. The totals are phones found, not successes (9.6)."""
+
+    total_android_devices: int
+    total_apple_devices: int
+    deleted_android_devices: list[str] = field(repr=False)
+    deleted_apple_devices: list[str] = field(repr=False)
+    realm: _Object | None = None
+
+
+def parse_register(form: Form) -> Registration:
+    """Read `push/register`."""
+    user_id = form.maybe_integer("user_id")
+    user_uuid = form.maybe_text("user_uuid")
+    realm_uuid = form.maybe_text("realm_uuid")
+    token = form.text("token")
+    token_kind = form.integer("token_kind")
+    app_id = _app_id(form)
+    kind = _checked_kind(token_kind, token)
+    if kind is Kind.APNS and app_id is None:
+        raise bad_request("Missing ios_app_id")
+    user = identifiers.identity(user_id, user_uuid)
+    if not identifiers.is_storable(user):
+        raise bad_request("user_id is too large")
+    realm = identifiers.realm(realm_uuid, user)
+    return Registration(user, realm, kind, token, app_id if kind is Kind.APNS else None)
+
+
+def parse_unregister(form: Form) -> Unregistration:
+    """Read `push/unregister`."""
+    token = form.text("token")
+    token_kind = form.integer("token_kind")
+    user_id = form.maybe_integer("user_id")
+    user_uuid = form.maybe_text("user_uuid")
+    realm_uuid = form.maybe_text("realm_uuid")
+    kind = _checked_kind(token_kind, token)
+    user = identifiers.identity(user_id, user_uuid)
+    return Unregistration(user, identifiers.realm(realm_uuid, user), kind, token)
+
+
+def parse_unregister_all(form: Form) -> UserRequest:
+    """Read `push/unregister/all`."""
+    user_id = form.maybe_integer("user_id")
+    user_uuid = form.maybe_text("user_uuid")
+    realm_uuid = form.maybe_text("realm_uuid")
+    user = identifiers.identity(user_id, user_uuid)
+    return UserRequest(user, identifiers.realm(realm_uuid, user))
+
+
+def parse_notify(content: bytes) -> Notify:
+    """Read `push/notify`."""
+    body = _object(content, "RemoteServerNotificationPayload")
+    user_id = _optional(body, "user_id", int)
+    user_uuid = _optional(body, "user_uuid", str)
+    realm_uuid = _optional(body, "realm_uuid", str)
+    gcm_payload = _or_empty(body, "gcm_payload", dict)
+    apns_payload = _or_empty(body, "apns_payload", dict)
+    gcm_options = _or_empty(body, "gcm_options", dict)
+    android_devices = _texts(body, "android_devices")
+    apple_devices = _texts(body, "apple_devices")
+    user = identifiers.identity(user_id, user_uuid, _path("user_uuid"))
+    return Notify(
+        user,
+        identifiers.realm(realm_uuid, user, _path("realm_uuid")),
+        checked_gcm(gcm_payload),
+        checked_apns(apns_payload, gcm_payload),
+        gcm_options,
+        android_devices,
+        apple_devices,
+    )
+
+
+_TEST_KEYS = frozenset({"token", "token_kind", "user_id", "user_uuid", "realm_uuid"})
+_TEST_KEYS |= {"base_payload"}
+
+
+def parse_test_notification(content: bytes) -> TestNotification:
+    """Read `push/test_notification`; other than `push/notify` it refuses unknown keys."""
+    body = _object(content, "TestNotificationPayload")
+    token = _required(body, "token", str)
+    token_kind = _required(body, "token_kind", int)
+    user_id = _required(body, "user_id", int)
+    user_uuid = _required(body, "user_uuid", str)
+    realm_uuid = _optional(body, "realm_uuid", str)
+    base_payload = _required(body, "base_payload", dict)
+    for key in body:
+        if key not in _TEST_KEYS:
+            raise bad_request(f'Argument "{key}" at {_path(key)} is unexpected')
+    user = identifiers.identity(user_id, user_uuid, _path("user_uuid"))
+    realm = identifiers.realm(realm_uuid, user, _path("realm_uuid"))
+    return TestNotification(user, realm, token_kind, token, base_payload)
+
+
+def render_notified(notified: Notified) -> _Object:
+    """Return the members of `push/notify`'s answer."""
+    return {
+        "total_android_devices": notified.total_android_devices,
+        "total_apple_devices": notified.total_apple_devices,
+        "deleted_devices": {
+            "android_devices": notified.deleted_android_devices,
+            "apple_devices": notified.deleted_apple_devices,
+        },
+        "realm": notified.realm,
+    }
+
+
+def deleted_android(listed: Iterable[str], devices: Iterable[Device]) -> list[str]:
+    """Return the Android tokens a caller listed that are none of these devices'."""
+    return sorted(set(listed) - {each.token for each in devices if each.kind is Kind.FCM})
+
+
+def deleted_apple(listed: Iterable[str], devices: Iterable[Device]) -> list[str]:
+    """Return the Apple tokens a caller listed that are none of these devices'.
+
+    They are one token in any case. Of several spellings listed the first is kept, or the phone
+    would go on being pushed to twice.
+    """
+    wanted = {each.token.lower() for each in devices if each.kind is Kind.APNS}
+    deleted = []
+    for token in dict.fromkeys(listed):
+        if token.lower() in wanted:
+            wanted.remove(token.lower())
+        else:
+            deleted.append(token)
+    return sorted(deleted)
+
+
+def unrecognised_device() -> WireError:
+    """Build the answer to a test notification for a phone that we do not know."""
+    return bad_request(
+        "Device not recognized by the push bouncer", code="INVALID_REMOTE_PUSH_DEVICE_TOKEN"
+    )
+
+
+def _app_id(form: Form) -> str | None:
+    app_id = form.maybe_text("ios_app_id")
+    if app_id is None:
+        return None
+    allowed = app_id.isascii() and app_id.translate(_HYPHEN_AND_DOT).isalnum()
+    if not allowed:
+        raise bad_request("ios_app_id has invalid format")
+    if len(app_id) > _MAX_APP_ID:
+        raise bad_request(f"ios_app_id is too long (limit: {_MAX_APP_ID} characters)")
+    return app_id
+
+
+# Turned into a letter, so that isalnum() says whether there is anything else.
+_HYPHEN_AND_DOT = str.maketrans("-.", "aa")
+
+
+def _checked_kind(token_kind: int, token: str) -> Kind:
+    if token_kind not in (Kind.APNS, Kind.FCM):
+        raise bad_request("Invalid token type")
+    # A NUL is nothing that a database or a push service could hold.
+    if not token or len(token) > _MAX_TOKEN or "\0" in token:
+        raise bad_request("Empty or invalid length token")
+    kind = Kind(token_kind)
+    if kind is Kind.APNS and not (_is_base64(token) or _is_hex(token)):
+        raise bad_request("Invalid APNS token")
+    return kind
+
+
+def _is_base64(token: str) -> bool:
+    # As 9.x checks it, which skips what is not in the alphabet.
+    try:
+        b64decode(token)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_hex(token: str) -> bool:
+    try:
+        bytes.fromhex(token)
+    except ValueError:
+        return False
+    return True
+
+
+def _object(content: bytes, model: str) -> _Object:
+    try:
+        text = content.decode()
+    except UnicodeDecodeError:
+        text = None
+    if text is None:
+        raise bad_request("Malformed payload")
+    try:
+        body = parse_json(text)
+    except ValueError:
+        raise bad_request("Malformed JSON") from None
+    if not isinstance(body, dict):
+        # The name is the reference's own for this body. Callers show it to nobody.
+        raise bad_request(
+            f"Invalid request: Input should be a valid dictionary or instance of {model}"
+        )
+    return body
+
+
+def _path(*steps: str | int) -> str:
+    return "request" + "".join(f"[{json.dumps(step, ensure_ascii=False)}]" for step in steps)
+
+
+_NAMES: Mapping[type, str] = {
+    int: "an integer",
+    str: "a string",
+    list: "a list",
+    dict: "a dict",
+}
+
+
+def _typed(value: object, kind: type[_T], *path: str | int) -> _T:
+    if type(value) is not kind:  # exactly: a bool is no integer here
+        raise bad_request(f"{_path(*path)} is not {_NAMES[kind]}")
+    return value
+
+
+def _required(body: _Object, name: str, kind: type[_T]) -> _T:
+    if name not in body:
+        raise bad_request(f"{_path(name)} field is missing: Field required")
+    return _typed(body[name], kind, name)
+
+
+def _optional(body: _Object, name: str, kind: type[_T]) -> _T | None:
+    value = body.get(name)
+    return None if value is None else _typed(value, kind, name)
+
+
+def _or_empty(body: _Object, name: str, kind: type[_T]) -> _T:
+    return _typed(body[name], kind, name) if name in body else kind()
+
+
+def _texts(body: _Object, name: str) -> list[str]:
+    values: list[Any] = _or_empty(body, name, list)
+    return [_typed(value, str, name, index) for index, value in enumerate(values)]
