@@ -5,7 +5,6 @@ The only module that knows h2.
 
 from h2.config import H2Configuration
 from h2.connection import H2Connection
-from h2.events import PingAckReceived
 from h2.exceptions import H2Error
 from h2.settings import SettingCodes, Settings
 from hyperframe.exceptions import HyperframeError
@@ -27,7 +26,6 @@ class Control:
         )
         self._h2.initiate_connection()
         self.preface: bytes = self._h2.data_to_send()
-        self.pongs = 0
         self.table_shrank = False  # by the latest SETTINGS
         self._table_size = self._h2.remote_settings.header_table_size
 
@@ -44,16 +42,15 @@ class Control:
     def received(self, kind: int, flags: int, payload: bytes) -> bytes:
         """Take a SETTINGS or PING frame of the server's; return our answer to it."""
         try:
-            events = self._h2.receive_data(frame(kind, flags, 0, payload))
+            self._h2.receive_data(frame(kind, flags, 0, payload))
         except (H2Error, HyperframeError):
             raise ProtocolFault(PROTOCOL_ERROR, "SETTINGS or PING that h2 refuses") from None
-        self.pongs += sum(isinstance(event, PingAckReceived) for event in events)
         size = self._h2.remote_settings.header_table_size
         self.table_shrank = size < self._table_size
         self._table_size = size
         return self._h2.data_to_send()
 
     def ping(self) -> bytes:
-        """Ask for a sign of life; `pongs` counts the answers."""
+        """Return a PING to write."""
         self._h2.ping(b"bouncerd")
         return self._h2.data_to_send()

@@ -43,16 +43,12 @@ MAX_STREAMS = 1_000
 LAST_STREAM_ID = 2**30
 #: Frames without any progress of a request that a server may send before it is a flood.
 MAX_IDLE_FRAMES = 10_000
-#: A full-sized push (4 KiB of payload and its envelope): what `free` reserves for each.
+#: A full-sized push and its envelope: what `free` reserves for each.
 TYPICAL_BODY = 5_120
 
 
 class Conversation:
-    """One connection to one server. `probe`: one stream at a time until the first answer.
-
-    (Apple allows a token connection a single stream until it has accepted the token, whatever
-    SETTINGS say: apns.md 5.2.)
-    """
+    """One connection. `probe`: one stream until the first answer, as Apple asks (apns.md 5.2)."""
 
     def __init__(self, *, probe: bool = False) -> None:
         self._control = Control()
@@ -154,13 +150,8 @@ class Conversation:
         endings, self._endings = self._endings, []
         return endings
 
-    @property
-    def pongs(self) -> int:
-        """How many of our pings were answered."""
-        return self._control.pongs
-
     def ping(self) -> None:
-        """Ask for a sign of life; `pongs` counts the answers."""
+        """Ask for a sign of life; any bytes that come are one."""
         self._out.append(self._control.ping())
 
     def drain(self) -> list[Ending]:

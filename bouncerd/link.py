@@ -106,7 +106,6 @@ class Link(Protocol):
         self._flush_call: IDelayedCall | None = None
         self._close_at: float | None = None
         self._ping_sent_at: float | None = None
-        self._pongs = 0
         self._silent = 0  # deadlines that passed without an answer in between
         self._answers_then = 0
         self._reading = False
