@@ -26,6 +26,9 @@ from bouncerd.pool import Pool
 
 log = Logger()
 
+#: A rest shorter than this (seconds) is still the first attempt: the caller waits for it.
+WORTH_WAITING = 1.0
+
 Forget = Callable[[Push, Gone, float], "Deferred[None]"]
 
 
@@ -271,7 +274,6 @@ class Lane:
                 job.link.drain(outcome.reason)
             if isinstance(outcome, Misconfigured):
                 self._alert(outcome.reason)
-            job.settle()
             self._rest(job, self._patience.delay(outcome, job.retries, self._random))
             job.retries += 1
 
@@ -294,6 +296,8 @@ class Lane:
         elif due >= job.deadline:
             self._end(job, End.EXPIRED, "before its retry")
         elif seconds:
+            if seconds >= WORTH_WAITING:
+                job.settle()
             self._resting[job] = self._clock.callLater(seconds, self._again, job)
         else:
             self._requeue(job)

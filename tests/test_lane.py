@@ -15,7 +15,7 @@ from bouncerd.lane import Lane
 from bouncerd.ledger import End
 from bouncerd.link import Manners
 from bouncerd.model import Gone, Kind, Push
-from bouncerd.patience import Patience
+from bouncerd.patience import APNS_PATIENCE, FCM_PATIENCE, Patience
 from bouncerd.pool import Pool
 from bouncerd.routes import Routes
 from tests.memory import Server, SimpleProvider, a_push
@@ -27,7 +27,13 @@ class LaneKit:
     """A lane over a pool over a server in memory, on one clock."""
 
     def __init__(
-        self, *, limit: int = 100, keep_for: float = 600.0, size: int = 1, **server: int
+        self,
+        *,
+        limit: int = 100,
+        keep_for: float = 600.0,
+        size: int = 1,
+        patience: Patience = APNS_PATIENCE,
+        **server: int,
     ) -> None:
         self.clock = Clock()
         self.server = Server(self.clock, **server)
@@ -38,7 +44,7 @@ class LaneKit:
         self.pool = Pool("apns", self.server.connect, MANNERS, size, self.clock, random)
         self.lane = Lane(
             self.provider, self.pool, self.clock, self.clock.seconds, random, self.forget,
-            limit=limit, keep_for=keep_for, patience=Patience(),
+            limit=limit, keep_for=keep_for, patience=patience,
         )  # fmt: skip
         self.routes = Routes({None: self.lane}, {})
 
@@ -171,6 +177,17 @@ class LaneTests(SynchronousTestCase):
         kit.server.open[0].lose()
         self.assertEqual(kit.ends(), {"unknown": 1})
         self.successResultOf(call.settled)
+
+    def test_cut_off_by_google_lets_the_caller_go(self) -> None:
+        """Where a repetition has to wait ten seconds, the caller does not."""
+        kit = LaneKit(patience=FCM_PATIENCE)
+        kit.start()
+        call = kit.admit()
+        kit.server.open[0].lose()
+        self.successResultOf(call.settled)
+        kit.clock.pump([1.0] * 12)
+        self.assertEqual(kit.server.answer_all(), 1)
+        self.assertEqual(kit.ends(), {"delivered": 1})
 
     def test_unsent_is_free(self) -> None:
         """Pushes above a GOAWAY's last stream go again as often as it takes."""

@@ -1,0 +1,1 @@
+"""Stand-ins for Apple, for Google and for Google's token endpoint: real servers, scriptable."""

@@ -1,0 +1,205 @@
+"""Google's FCM front end, as a sender sees it (fcm.md sections 1 to 5 and 7)."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from twisted.internet.interfaces import IReactorTime
+
+from bouncerd.fakes import frames
+from bouncerd.fakes import google_errors as errors
+from bouncerd.fakes.fcm_checks import TARGETS, Unacceptable, check_request
+from bouncerd.fakes.front import Front
+from bouncerd.fakes.google_tokens import TokenEndpoint
+from bouncerd.fakes.records import Ledger, Received
+from bouncerd.fakes.server import Connection, Exchange
+from bouncerd.fakes.steps import Close, GoAway, Headers, Respond, Script, Step, Wait
+
+NO_LAST_STREAM = 2**31 - 1
+RETRY_AFTER = 10.0  # seconds to leave between an answer that may be retried and the next try
+REMEMBERED = 10_000  # messages not accepted, to know a retry by
+
+# What tokens with these beginnings are answered, as in the recorded exchanges of the reference.
+PREFIXES: Mapping[str, Respond] = {
+    "fcm-unregistered": errors.UNREGISTERED,
+    "fcm-senderid": errors.SENDER_ID_MISMATCH,
+    "fcm-quota": errors.QUOTA_EXCEEDED,
+    "fcm-invalid": errors.INVALID_ARGUMENT,
+    "fcm-badtoken": errors.INVALID_TOKEN,
+    "fcm-auth": errors.THIRD_PARTY_AUTH,
+    "fcm-503": errors.UNAVAILABLE,
+    "fcm-500": errors.INTERNAL,
+}
+
+
+@dataclass(slots=True)
+class Session:
+    """What Google remembers of one connection: when it was last used (the clock's seconds)."""
+
+    used_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class GoIfIdle:
+    """End a connection that was idle for so many seconds; else look again when it may be."""
+
+    seconds: float
+
+    def run(self, exchange: Exchange) -> None:
+        """Send GOAWAY and close, or wait on."""
+        connection = exchange.connection
+        idle = connection.front.clock.seconds() - connection.session.used_at
+        script: tuple[Step, ...] = (GoAway(debug=b"session_timed_out", probe=False), Close())
+        if connection.visit.open_streams or idle < self.seconds:
+            script = (Wait(max(self.seconds - idle, 1.0)), self)
+        connection.play(script, exchange)
+
+
+class Fcm(Front):
+    """A stand-in for `fcm.googleapis.com`, for one project.
+
+    `tokens` is the endpoint whose access tokens are good here; without one any bearer will do.
+    `idle_after` and `oldest` (seconds) are when a connection is ended, as Google does.
+    """
+
+    name = "fcm"
+    connection_credit = 983_041
+    idle_pings = False
+    over_limit: Script = (
+        GoAway(code=frames.PROTOCOL_ERROR, debug=b"exceeded_max_concurrent_streams"),
+        Close(),
+    )
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        project: str,
+        tokens: TokenEndpoint | None = None,
+        *,
+        latency: tuple[float, float] = (0.030, 0.150),
+        seed: int = 0,
+        idle_after: float = 240.0,
+        oldest: float = 3600.0,
+        prefixes: bool = True,
+        ledger: Ledger | None = None,
+    ) -> None:
+        super().__init__(clock, latency=latency, seed=seed, ledger=ledger)
+        self.project = project
+        self.tokens = tokens
+        self.prefixes = prefixes
+        self._path = f"/v1/projects/{project}/messages:send"
+        self._idle_after = idle_after
+        self._oldest = oldest
+        self._unaccepted: dict[bytes, tuple[str, float, int]] = {}  # verdict, when, how often
+
+    # -- what connections call
+
+    def opened(self, connection: Connection) -> None:
+        """Begin a session, and see to it that the connection ends one day."""
+        connection.session = Session(self.clock.seconds())
+        idle, retire = (
+            GoIfIdle(self._idle_after),
+            (
+                Wait(self._oldest),
+                GoAway(NO_LAST_STREAM, probe=False),
+                Wait(1.0),
+                GoAway(debug=b"max_age"),
+            ),
+        )
+        connection.play((Wait(self._idle_after), idle), Exchange(connection))
+        connection.play(retire, Exchange(connection))
+
+    def first_settings(self, _connection: Connection) -> Mapping[int, int]:
+        """Return Google's SETTINGS."""
+        return {
+            frames.MAX_CONCURRENT_STREAMS: 100,
+            frames.INITIAL_WINDOW_SIZE: 1_048_576,
+            frames.MAX_HEADER_LIST_SIZE: 16_384,
+        }
+
+    def echo(self, _received: Received) -> Headers:
+        """Return no headers of Google's own."""
+        return ()
+
+    def settled(self, connection: Connection, received: Received) -> None:
+        """Remember what was not accepted, so that a retry is known when it comes."""
+        connection.session.used_at = self.clock.seconds()
+        if received.accepted:
+            self._unaccepted.pop(received.body, None)
+            return
+        if len(self._unaccepted) >= REMEMBERED:
+            self._unaccepted.clear()
+        tries = self._unaccepted.get(received.body, ("", 0.0, 0))[2]
+        now = self.clock.seconds()
+        self._unaccepted[received.body] = (received.verdict, now, tries + 1)
+
+    def judge(self, connection: Connection, received: Received) -> Script:
+        """Read a message and answer it by the book."""
+        lines = {name: value for name, value, _ in received.fields}
+        connection.session.used_at = self.clock.seconds()
+        self._watch(connection, received, lines)
+        refusal = self._check_caller(connection, received, lines)
+        if refusal is not None:
+            return (refusal,)
+        try:
+            content = json.loads(received.body)
+        except ValueError:
+            return (errors.invalid("Invalid JSON payload received. Expected a value."),)
+        try:
+            message = check_request(content)
+        except Unacceptable as unacceptable:
+            if unacceptable.rule:
+                self.violate(unacceptable.rule, connection, received)
+            return (unacceptable.answer,)
+        received.token = next(message[target] for target in TARGETS if target in message)
+        return self._accept(received.token)
+
+    def _check_caller(
+        self, connection: Connection, received: Received, lines: dict[bytes, bytes]
+    ) -> Respond | None:
+        """Check everything outside the body."""
+        path = lines.get(b":path", b"").decode("latin-1")
+        if lines.get(b":method") != b"POST" or not path.startswith("/v1/projects/"):
+            return errors.NO_PAGE
+        scheme, _, token = lines.get(b"authorization", b"").decode("latin-1").partition(" ")
+        if scheme.lower() != "bearer" or not token:
+            return errors.NO_CREDENTIALS
+        if self.tokens is not None and not self.tokens.accepts(token):
+            if self.tokens.knows(token):
+                self.violate("expired access token used", connection, received)
+            return errors.EXPIRED_ACCESS
+        if path != self._path:
+            return errors.NO_PROJECT
+        if not lines.get(b"content-type", b"").startswith(b"application/json"):
+            return errors.invalid("Content type is not JSON")
+        return None
+
+    def _accept(self, token: str) -> Script:
+        """Accept a message, or treat it as the beginning of its token says."""
+        if self.prefixes and token.startswith("fcm-"):
+            for beginning, answer in PREFIXES.items():
+                if token.startswith(beginning):
+                    return (answer,)
+        number, tail = self.random.getrandbits(50), self.random.getrandbits(64)
+        body = b'{\n  "name": "projects/%s/messages/0:%016d%%%016x"\n}\n' % (
+            self.project.encode(),
+            number,
+            tail,
+        )
+        return (Respond(200, errors.JSON, body, pieces=1 + number % 2, empty_end=number % 3 == 0),)
+
+    def _watch(self, connection: Connection, received: Received, lines: dict[bytes, bytes]) -> None:
+        """Record what a good client does not do, whatever the answer will be."""
+        if b"authorization" in lines and not received.never_indexed(b"authorization"):
+            self.violate("authorization not never-indexed", connection, received)
+        if b"host" in lines and b":authority" in lines:
+            self.violate("both host and :authority", connection, received)
+        verdict, at, tries = self._unaccepted.get(received.body, ("", 0.0, 0))
+        if verdict[:3] in ("400", "403", "404"):
+            self.violate("refused message sent again", connection, received)
+        elif verdict[:3] == "401" and tries > 1:
+            self.violate("401 retried more than once", connection, received)
+        elif (verdict[:1] == "5" or verdict[:3] == "429") and (
+            self.clock.seconds() - at < RETRY_AFTER
+        ):
+            self.violate("retried within 10 seconds", connection, received)
