@@ -26,6 +26,53 @@ class Server:
     contact_email: str
     key_digest: bytes = field(repr=False)
     deactivated: bool = False
+    # The key before the latest rotation, and until when (unix seconds) it is still good.
+    old_key_digest: bytes | None = field(default=None, repr=False)
+    old_key_until: float = 0.0
+    feature_level: int | None = None  # of its latest upload; None: it has never said
+    data_at: float | None = None  # of its latest audit data (bouncer-api.md 7.3 step 5)
+    users: int = 0  # of all its realms together, by the latest audit data
+    plan_type: int = 100  # bouncer-api.md 2
+    plan_ends_at: float | None = None
+    requests_per_minute: int | None = None  # None: as configured for all
+
+
+@dataclass(frozen=True, slots=True)
+class Realm:
+    """An organization on a server (bouncer-api.md 7.6). Its uuid is unique across servers."""
+
+    id: int
+    uuid: str
+    server_id: int
+    users: int = 0  # by its latest audit data; 0 if there is none
+    plan_type: int = 100
+    plan_ends_at: float | None = None
+    host: str = ""
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What one look-up brings: who asks, about which realm, and the user's phones."""
+
+    server: "Server | None"
+    realm: Realm | None = None
+    devices: "list[Device]" = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class SealedDevice:
+    """A phone registered end to end (bouncer-api.md 12): one row for a token and a realm."""
+
+    id: int
+    realm_id: int
+    token_id: bytes  # the first 8 bytes of SHA-256 of the token's text
+    kind: "Kind"
+    token: str = field(repr=False)
+    app_id: str | None
+    registered_at: float
+    expired_at: float | None = None  # marked dead then; registering again revives it
+    push_account_id: int | None = None  # of 11.x servers
 
 
 @dataclass(frozen=True, slots=True)
