@@ -7,7 +7,7 @@ WireError. Times named `by` are the clock's seconds, `now()` is unix time.
 import hmac
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 from uuid import uuid4
 
 from twisted.internet.defer import Deferred
@@ -27,6 +27,7 @@ from bouncerd.store.base import Conflict, Store, StoreUnavailable
 log = Logger()
 
 _T = TypeVar("_T")
+_Messages: TypeAlias = tuple[Message | None, Message | None]  # for Apple, for Google
 
 # After the answer's time is up: how long (seconds) the one look after sending may still take.
 # Servers hang up 15 s after they asked.
@@ -177,33 +178,36 @@ class Bouncer:
         if not found:
             raise wire.unrecognised_device()
         message = legacy.build_test_message(found[0].kind, asked.base_payload, self._now())
-        pushes = self._pushes(caller.server, found, {message.kind: message})
+        messages = (message, None) if message.kind is Kind.APNS else (None, message)
+        pushes = self._pushes(caller.server, found, messages)
         if pushes:
             await self._settled(caller.by, self._routes.admit(caller.server.uuid, pushes), None)
 
-    def _messages(self, devices: Iterable[Device], asked: wire.Notify) -> dict[Kind, Message]:
+    def _messages(self, devices: Iterable[Device], asked: wire.Notify) -> _Messages:
         """Encode once for each platform among the devices; nothing is sent before all is well."""
-        kinds = {device.kind for device in devices}
-        messages = {}
-        if Kind.FCM in kinds:
+        apns = fcm = None
+        if any(device.kind is Kind.FCM for device in devices):
             options = asked.gcm_options if self._routes.configured(Kind.FCM) else {}
-            messages[Kind.FCM] = legacy.fcm_message(asked.gcm_payload, options)
-        if Kind.APNS in kinds:
-            messages[Kind.APNS] = legacy.apns_message(asked.apns_payload, self._now())
-        return messages
+            fcm = legacy.fcm_message(asked.gcm_payload, options)
+        if any(device.kind is Kind.APNS for device in devices):
+            apns = legacy.apns_message(asked.apns_payload, self._now())
+        return apns, fcm
 
-    def _pushes(
-        self, server: Server, devices: Iterable[Device], messages: dict[Kind, Message]
-    ) -> list[Push]:
+    def _pushes(self, server: Server, devices: Iterable[Device], messages: _Messages) -> list[Push]:
+        apns, fcm = messages
         expires_at = self._now() + self._rules.keep_for
         pushes = []
         for device in devices:
+            message = apns if device.kind is Kind.APNS else fcm
             if device.kind is Kind.APNS and not device.app_id:
-                log.warn("Device {device} of {server} has no app id: skipped",
-                         device=device.id, server=server.uuid)  # fmt: skip
-                continue
-            message = messages[device.kind]
-            pushes.append(Push(str(self._new_id()), server.uuid, device, message, expires_at))
+                log.warn(
+                    "Device {device} of {server} has no app id: skipped",
+                    device=device.id,
+                    server=server.uuid,
+                )
+            elif message is not None:
+                push_id = str(self._new_id())
+                pushes.append(Push(push_id, server.uuid, device, message, expires_at))
         return pushes
 
     def _dropped(self, server: Server, doubled: Sequence[Device]) -> Deferred[int] | None:
@@ -266,10 +270,11 @@ def _deleted(asked: wire.Notify, devices: Sequence[Device]) -> tuple[list[str], 
 
 def without_doubles(devices: Sequence[Device]) -> tuple[Sequence[Device], list[Device]]:
     """Split off what is registered twice for one user, by number and by UUID (9.6 step 3)."""
+    by_number = [device for device in devices if device.user_uuid is None]
+    if not by_number or len(by_number) == len(devices):
+        return devices, []
     by_uuid = {_key(device) for device in devices if device.user_uuid is not None}
-    doubled = [each for each in devices if each.user_uuid is None and _key(each) in by_uuid]
-    if not doubled:
-        return devices, doubled
+    doubled = [device for device in by_number if _key(device) in by_uuid]
     return [device for device in devices if device not in doubled], doubled
 
 

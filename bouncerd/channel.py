@@ -8,7 +8,7 @@ What goes beyond a bound is answered in JSON and hung up on.
 # mypy: allow-untyped-calls
 
 import enum
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -42,13 +42,23 @@ class Bounds:
         return self.bodies.get(path, self.body)
 
 
+class Quota(Protocol):
+    """How much may be logged."""
+
+    def take(self) -> bool:
+        """Say whether one more line may."""
+
+
 class Place(Protocol):
     """What a channel needs of the site that made it."""
 
     clock: IReactorTime
     bounds: Bounds
     channels: set["Channel"]
-    next_id: Callable[[], bytes]
+    line_quota: Quota
+
+    def next_id(self) -> bytes:
+        """Make an id for an answer."""
 
 
 class _State(enum.Enum):
@@ -57,9 +67,6 @@ class _State(enum.Enum):
     WORKING = "a request is being answered"
     REFUSED = "it reads why, we read nothing"
     CLOSING = "what we have for it goes out"
-
-
-_DEAF = frozenset({_State.REFUSED, _State.CLOSING})
 
 
 class Channel(HTTPChannel):
@@ -73,6 +80,7 @@ class Channel(HTTPChannel):
     transport: Any
 
     _state = _State.IDLE
+    _deaf = False  # in a state in which nothing more is read; asked for each line
     _entered = 0.0  # this state
     _heard = 0.0  # from the peer, since it was refused
     _early = 0
@@ -93,21 +101,23 @@ class Channel(HTTPChannel):
             if self._early > self.site.bounds.early_reads:
                 self.transport.abortConnection()
                 return
-        if self._state in _DEAF:
+        if self._deaf:
             self._heard = self.site.clock.seconds()
         else:
-            self._receiving()
+            if self._state is _State.IDLE:
+                self._enter(_State.RECEIVING)
             super().dataReceived(data)
 
     def lineReceived(self, line: bytes) -> None:
         """Take a line of a request's head."""
-        if self._state not in _DEAF:
-            self._receiving()
+        if not self._deaf:
+            if self._state is _State.IDLE:
+                self._enter(_State.RECEIVING)
             super().lineReceived(line)
 
     def rawDataReceived(self, data: bytes) -> None:
         """Take a piece of a body, or of an early request."""
-        if self._state not in _DEAF:
+        if not self._deaf:
             super().rawDataReceived(data)
 
     def allHeadersReceived(self) -> None:
@@ -121,7 +131,7 @@ class Channel(HTTPChannel):
 
     def allContentReceived(self) -> None:
         """Hand the request on."""
-        if self._state not in _DEAF:
+        if not self._deaf:
             self._early = 0
             self._enter(_State.WORKING)
             super().allContentReceived()
@@ -153,7 +163,7 @@ class Channel(HTTPChannel):
 
     def refuse(self, status: int, msg: str) -> None:
         """Answer without looking further, and listen no more."""
-        if self._state in _DEAF:
+        if self._deaf:
             return
         body = render_error(WireError(status, BAD_REQUEST, msg))
         request_id = self.site.next_id().decode()
@@ -167,12 +177,13 @@ class Channel(HTTPChannel):
         self.transport.write(head.encode() + body)
         # Closed now, the socket would send a peer that is still sending a reset, not the answer.
         self._enter(_State.REFUSED)
-        log.info(
-            "Request {request_id} refused: {status} {reason}",
-            request_id=request_id,
-            status=status,
-            reason=msg,
-        )
+        if self.site.line_quota.take():
+            log.info(
+                "Request {request_id} refused: {status} {reason}",
+                request_id=request_id,
+                status=status,
+                reason=msg,
+            )
 
     def sweep(self, now: float) -> None:
         """End what has gone on for too long; `now` is the clock's seconds."""
@@ -189,10 +200,7 @@ class Channel(HTTPChannel):
         elif self._state is _State.CLOSING and spent >= bounds.hang_up:
             self.transport.abortConnection()
 
-    def _receiving(self) -> None:
-        if self._state is _State.IDLE:
-            self._enter(_State.RECEIVING)
-
     def _enter(self, state: _State) -> None:
         self._state = state
+        self._deaf = state is _State.REFUSED or state is _State.CLOSING
         self._entered = self._heard = self.site.clock.seconds()

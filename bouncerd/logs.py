@@ -191,8 +191,11 @@ def _event(namespace: str, level: Level, **fields: object) -> LogEvent:
     }
 
 
+_encode = json.JSONEncoder(ensure_ascii=False, check_circular=False).encode
+
+
 def _json(record: Record) -> str:
-    return json.dumps(record, ensure_ascii=False)
+    return _encode(record)
 
 
 def _line(record: Record) -> str:

@@ -88,10 +88,11 @@ def recorded(event: LogEvent) -> Record | None:
     }
     text = event.get("log_format")
     if module.partition(".")[0] == "bouncerd":
-        record["message"] = _filled(text if isinstance(text, str) else "", event)
-        record |= _facts(event)
+        facts = _facts(event)
+        record["message"] = _filled(text, facts) if isinstance(text, str) else ""
+        record |= facts
     elif isinstance(text, str) and text in _KNOWN_TEXTS:
-        record["message"] = _filled(_KNOWN_TEXTS[text], event)
+        record["message"] = _filled(_KNOWN_TEXTS[text], _facts(event))
     elif raised is None and level < LogLevel.warn:
         return None
     else:
@@ -134,8 +135,13 @@ def _warned(category: str, filename: object, line: object) -> Record:
 
 
 def _time(seconds: object) -> str:
-    when = seconds if isinstance(seconds, int | float) else 0.0
-    return f"{datetime.fromtimestamp(when, UTC):%Y-%m-%dT%H:%M:%S.%f}"[:-3] + "Z"
+    whole, fraction = divmod(seconds if isinstance(seconds, int | float) else 0.0, 1)
+    return f"{_second(whole)}.{int(fraction * 1000):03}Z"
+
+
+@lru_cache(maxsize=1)
+def _second(seconds: float) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}"
 
 
 def _facts(event: LogEvent) -> Record:
@@ -144,24 +150,23 @@ def _facts(event: LogEvent) -> Record:
 
 def _fact(name: str, value: object) -> Fact:
     """Return a fact if it has the form that the vocabulary asks of it."""
-    form = VOCABULARY.get(name)
+    if value is None or isinstance(value, bool | float) or type(value) is int:
+        return value
     if isinstance(value, Enum):
         value = value.name
-    if isinstance(value, Path):
+    elif isinstance(value, Path):
         value = str(value)
-    if value is None or isinstance(value, bool | int | float):
-        return value
+    form = VOCABULARY[name]
     return value if form and isinstance(value, str) and form.fullmatch(value) else WITHHELD
 
 
-def _filled(text: str, event: LogEvent) -> str:
+def _filled(text: str, facts: Record) -> str:
     """Return a constant text with its facts in place; what is no known fact is withheld."""
     parts: list[str] = []
     for literal, name, form in _parts(text):
         parts.append(literal)
         if name is not None:
-            fact = _fact(name, event[name]) if name in VOCABULARY and name in event else WITHHELD
-            parts.append(_formatted(fact, form))
+            parts.append(_formatted(facts.get(name, WITHHELD), form))
     return "".join(parts)
 
 
@@ -175,6 +180,8 @@ def _parts(text: str) -> tuple[tuple[str, str | None, str], ...]:
 
 
 def _formatted(fact: Fact, form: str) -> str:
+    if not form:
+        return str(fact)
     try:
         return format(fact, form)
     except (TypeError, ValueError):

@@ -105,6 +105,27 @@ def _segments(path: bytes) -> list[bytes]:
     return whole.split(b"/")
 
 
+class LineQuota:
+    """So many log lines a second for what callers do wrong: a flood of it must not fill a disk."""
+
+    def __init__(self, clock: IReactorTime, limit: int = 20) -> None:
+        self._clock = clock
+        self._limit = limit
+        self._second = -1
+        self._taken = 0
+
+    def take(self) -> bool:
+        """Ask for a line; say how many there was no room for, once that is known."""
+        second = int(self._clock.seconds())
+        if second != self._second:
+            missed = self._taken - self._limit
+            if missed > 0:
+                log.info("{count} more requests were not logged", count=missed)
+            self._second, self._taken = second, 0
+        self._taken += 1
+        return self._taken <= self._limit
+
+
 class Site(server.Site):
     """Makes channels, and looks after them once a second. `verbose` logs what went well, too."""
 
@@ -125,6 +146,7 @@ class Site(server.Site):
         self.clock = clock
         self.bounds = bounds or Bounds()
         self.channels: set[Channel] = set()
+        self.line_quota = LineQuota(clock)
         self._now = now
         self._verbose = verbose
         self._numbers = itertools.count(1)
@@ -177,7 +199,8 @@ class Site(server.Site):
 
     def log(self, request: Any) -> None:
         """Note an answer that went out; at the default level only if it was no plain success."""
-        if 200 <= request.code < 300 and not self._verbose:
+        plain = 200 <= request.code < 300
+        if not self._verbose and (plain or not self.line_quota.take()):
             return
         emit = log.error if request.code >= 500 else log.info
         emit(
