@@ -21,7 +21,10 @@ EXPIRES_SOON = timedelta(days=30)
 _PEM_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL)
 _ACCOUNT_FIELDS = ("project_id", "client_email", "private_key_id", "private_key", "token_uri")
 _VISIBLE = re.compile(r"[!-~]{1,512}")
-_TOKEN_URI = re.compile(r"https://[A-Za-z0-9\[][A-Za-z0-9.:\[\]_-]*(/[!-~]*)?")
+# In the clear to this machine alone, for stand-ins.
+_TOKEN_URI = re.compile(
+    r"(https://[A-Za-z0-9\[][A-Za-z0-9.:\[\]_-]*|http://(localhost|127\.0\.0\.1)(:[0-9]+)?)(/[!-~]*)?"
+)
 _PROJECT = re.compile(r"[A-Za-z0-9][A-Za-z0-9.:_-]{0,99}")
 
 # Apple marks a push certificate with the environments it is good for (apns.md 2.2).

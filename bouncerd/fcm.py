@@ -156,7 +156,8 @@ class Fcm:
         if token != session.token or session.template is None:
             session.token, session.template = token, self._template(token)
         target = json.dumps(push.device.token).encode()
-        body = b"".join((_HEAD, target, _DATA, message.body, _TAILS[message.urgent]))
+        data = b"" if message.body == b"{}" else _DATA + message.body
+        body = b"".join((_HEAD, target, data, _TAILS[message.urgent]))
         try:
             request = Request(session.template, self._path, (), body)
         except ValueError:

@@ -73,7 +73,7 @@ class Admin(Resource):
         token_state: Callable[[str], str],
     ) -> None:
         """`token_state` says of a lane by its name what its access token lacks; "" for nothing."""
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # Twisted's
         self._store = store
         self._lanes = lanes
         self._clock = clock

@@ -94,7 +94,7 @@ class Bouncerd(Service):
         except CannotStart as error:
             self._fail(str(error))
             return
-        super().startService()
+        super().startService()  # type: ignore[no-untyped-call]  # Twisted's
         for token in running.parts.tokens:
             token.start()
         for lane in running.parts.lanes:
@@ -104,7 +104,7 @@ class Bouncerd(Service):
 
     def stopService(self) -> Deferred[None]:
         """Stop in order; fires when all that was taken has its end."""
-        super().stopService()
+        super().stopService()  # type: ignore[no-untyped-call]  # likewise
         running, self._running = self._running, None
         if running is None:
             raise RuntimeError("not running")

@@ -152,7 +152,7 @@ ca_file = ca.pem
         server: tuple[str, str] | None = (ORG_ID, ORG_KEY),
     ) -> tuple[int, dict[str, Any]]:
         """Call the API; return the status and the JSON."""
-        headers = {}
+        headers: dict[bytes | str, bytes | str] = {}
         if server is not None:
             pair = base64.b64encode(":".join(server).encode()).decode()
             headers["Authorization"] = f"Basic {pair}"

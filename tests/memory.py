@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from hyperframe.frame import DataFrame, HeadersFrame
 from twisted.internet.defer import Deferred, fail, succeed
@@ -61,7 +62,7 @@ class Connection:
         for frame in self.peer.read(data):
             self.frames.append(type(frame).__name__.removesuffix("Frame"))
             if isinstance(frame, HeadersFrame):
-                fields = dict(self.peer.decoder.decode(frame.data))
+                fields: Any = dict(self.peer.decoder.decode(frame.data))
                 self._unfinished[frame.stream_id] = Received(
                     frame.stream_id, str(fields[":path"]), b""
                 )
@@ -126,7 +127,7 @@ class Server:
         link = factory.buildProtocol(None)  # type: ignore[arg-type]
         assert isinstance(link, Link)
         connection.client = link
-        link.makeConnection(connection)  # type: ignore[arg-type]
+        link.makeConnection(connection)
         self.connections.append(connection)
         if self.settings is not None:
             connection.say(connection.peer.settings(**self.settings))

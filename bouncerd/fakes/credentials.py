@@ -79,7 +79,7 @@ class Credentials:
         `client`: "" asks for no certificate, "optional" takes one of our CA, "required" insists.
         """
         context: IOpenSSLContextFactory = CertificateOptions(
-            privateKey=crypto.PKey.from_cryptography_key(self.server_key),  # type: ignore[arg-type]  # stubs know RSA and DSA only
+            privateKey=crypto.PKey.from_cryptography_key(self.server_key),
             certificate=crypto.X509.from_cryptography(self.server_certificate),
             acceptableProtocols=list(alpn) or None,
             lowerMaximumSecurityTo=newest,
