@@ -5,8 +5,7 @@ answer: it gets what was asked, by whom, and returns the answer's members or rai
 """
 
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
-from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar, cast
+from typing import Any, TypeAlias, TypeVar, cast
 
 from klein import Klein
 from klein.resource import KleinResource
@@ -18,88 +17,113 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from bouncerd import wire
 from bouncerd.basicauth import Credentials, prove, read_credentials
+from bouncerd.billing import BillingRequest, parse_billing
 from bouncerd.bouncer import Bouncer, Caller
 from bouncerd.calls import Saturated
 from bouncerd.deadline import TooLate, until
-from bouncerd.enrolment import parse_enrolment
+from bouncerd.enrolment import Enrolment, parse_enrolment
 from bouncerd.envelope import WireError, render_error, render_success
-from bouncerd.forms import Form, read_form, unasked
-from bouncerd.model import Device, Server
+from bouncerd.limits import MINUTE, SlidingLog, too_many_requests
+from bouncerd.links import Links, Sight
+from bouncerd.model import Found, Server
+from bouncerd.reading import (
+    Read,
+    Sent,
+    as_body,
+    as_form,
+    as_nothing,
+    as_sent,
+    header,
+    tried,
+    what_was_sent,
+)
+from bouncerd.registry import Registry
+from bouncerd.sealed import (
+    SealedNotify,
+    SealedRegistration,
+    missing_realm,
+    parse_sealed_notify,
+    parse_sealed_registration,
+    render_sealed_notified,
+)
+from bouncerd.sealedpush import SealedPushes
 from bouncerd.site import INTERNAL_ERROR, Request, note_fault
 from bouncerd.store.base import Store, StoreUnavailable
+from bouncerd.strangers import Stranger, Strangers
+from bouncerd.transfers import Claim, Transfers, parse_claim, parse_transfer
+from bouncerd.uploading import LONGEST_UPLOAD, UPLOAD_WITHIN, Uploads
 
 PREFIX = "/api/v1/remotes/"
 
 _T = TypeVar("_T")
 _Members: TypeAlias = Mapping[str, object] | None
 _Handler: TypeAlias = Callable[["Api", Caller, _T], Coroutine[Any, Any, _Members]]
+_Welcome: TypeAlias = Callable[["Api", Stranger, _T], Coroutine[Any, Any, _Members]]
 _Route: TypeAlias = Callable[["Api", Request], Deferred[bytes]]
 
 # Servers call these before they have credentials.
-_REGISTER = PREFIX + "server/register"
-_OPEN = frozenset({_REGISTER.encode()})
+_REGISTER, _TRANSFER = "server/register", "server/register/transfer"
+_CLAIM = "server/register/verify_challenge"
+_OPEN = frozenset((PREFIX + path).encode() for path in (_REGISTER, _TRANSFER, _CLAIM))
+# What ends a registration takes the current key only.
+_DEACTIVATE = "server/deactivate"
+
+_ANALYTICS = "server/analytics"
+# Bodies that may be longer than others, in bytes, by path.
+LONG_BODIES = {(PREFIX + _ANALYTICS).encode(): LONGEST_UPLOAD}
 
 
-class Sent(NamedTuple):
-    """What is read of a request, at once: when it is worked on, its sender may be gone."""
+def _open(app: Klein, path: str, read: Read[_T]) -> Callable[[_Welcome[_T]], _Route]:
+    """Make a handler a route for anybody, so many times an hour."""
 
-    content: bytes
-    content_type: str
-    query: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Asked(Generic[_T]):
-    """What was asked, and which parameters nobody wanted."""
-
-    what: _T
-    ignored: list[str]
-
-
-_Read: TypeAlias = Callable[[Sent], Asked[_T]]
-
-
-def _form(parse: Callable[[Form], _T]) -> _Read[_T]:
-    def read(sent: Sent) -> Asked[_T]:
-        form = read_form(*sent)
-        return Asked(parse(form), form.ignored)
-
-    return read
-
-
-def _body(parse: Callable[[bytes], _T]) -> _Read[_T]:
-    return lambda sent: Asked(parse(sent.content), unasked(*sent))
-
-
-def _tried(read: _Read[_T], sent: Sent) -> Asked[_T] | WireError:
-    try:
-        return read(sent)
-    except WireError as error:
-        return error
-
-
-def _authenticated(app: Klein, path: str, read: _Read[_T]) -> Callable[[_Handler[_T]], _Route]:
-    """Make a handler a route that only a known server gets to, as its argument."""
-
-    def decorate(handler: _Handler[_T]) -> _Route:
+    def decorate(handler: _Welcome[_T]) -> _Route:
         async def answer(api: "Api", request: Request, sent: Sent, by: float) -> bytes:
-            credentials = read_credentials(_header(request, b"authorization"))
-            # Read first: one look-up is for the server and for the user it asks about. But what
-            # is wrong with a request is for its server to know only.
-            asked = _tried(read, sent)
-            found = None if isinstance(asked, WireError) else asked.what
-            server, devices = await api.look_up(credentials, found, by)
-            server = prove(credentials, server)
-            request.caller = server.uuid
-            if isinstance(asked, WireError):
-                raise asked
-            members = await handler(api, Caller(server, devices, by), asked.what)
-            return render_success(members, asked.ignored)
+            stranger = api.strangers.let_in(request, by)
+            asked = read(sent)
+            return render_success(await handler(api, stranger, asked.what), asked.ignored)
 
         @app.route(PREFIX + path, methods=["POST"], endpoint=path)
         def route(api: "Api", request: Request) -> Deferred[bytes]:
             request.endpoint = path
-            return api.detached(request, answer(api, request, _sent(request), api.deadline()))
+            return api.detached(
+                request, answer(api, request, what_was_sent(request), api.deadline())
+            )
+
+        return route
+
+    return decorate
+
+
+def _authenticated(
+    app: Klein, path: str, read: Read[_T], method: str = "POST"
+) -> Callable[[_Handler[_T]], _Route]:
+    """Make a handler a route that only a known server gets to, as its argument."""
+
+    def decorate(handler: _Handler[_T]) -> _Route:
+        async def answer(api: "Api", request: Request, sent: Sent, by: float) -> bytes:
+            credentials = read_credentials(header(request, b"authorization"))
+            # Read first: one look-up is for the server and for the user it asks about. But what
+            # is wrong with a request is for its server to know only.
+            asked = tried(read, sent)
+            found = None if isinstance(asked, WireError) else asked.what
+            known = await api.look_up(credentials, found, by)
+            server = prove(credentials, known.server, api.now(), old_key=path != _DEACTIVATE)
+            request.caller = server.uuid
+            api.count(request, server)
+            if isinstance(asked, WireError):
+                raise asked
+            if known.realm is not None and known.realm.server_id != server.id:
+                raise wire.realm_elsewhere()
+            caller = Caller(server, known.devices, by, known.realm)
+            members = await handler(api, caller, asked.what)
+            return render_success(members, asked.ignored)
+
+        @app.route(PREFIX + path, methods=[method], endpoint=path)
+        def route(api: "Api", request: Request) -> Deferred[bytes]:
+            request.endpoint = path
+            return api.detached(
+                request, answer(api, request, what_was_sent(request), api.deadline())
+            )
 
         return route
 
@@ -114,16 +138,33 @@ class Api:
     def __init__(
         self,
         bouncer: Bouncer,
+        registry: Registry,
+        transfers: Transfers,
+        strangers: Strangers,
         store: Store,
         clock: IReactorTime,
         *,
+        sealed: SealedPushes,
+        uploads: Uploads,
+        links: Links,
+        now: Callable[[], float],
         answer_within: float,
+        requests_per_minute: int = 1000,
         support: str = "",
     ) -> None:
         self._bouncer = bouncer
+        self._registry = registry
+        self._transfers = transfers
+        self.strangers = strangers
+        self._sealed = sealed
+        self._uploads = uploads
+        self._links = links
         self._store = store
         self._clock = clock
+        self._now = now
         self._answer_within = answer_within
+        self._requests_per_minute = requests_per_minute
+        self._passed = SlidingLog(MINUTE)
         contact = f" Contact {support} if this persists." if support else ""
         self._busy = WireError(
             503,
@@ -136,46 +177,86 @@ class Api:
         """Return what a Site serves."""
         return self.app.resource()
 
-    @app.route(_REGISTER, methods=["POST"], endpoint="server/register")
-    def register_server(self, request: Request) -> Deferred[bytes]:
+    @_open(app, _REGISTER, as_form(parse_enrolment))
+    async def register_server(self, stranger: Stranger, asked: Enrolment) -> _Members:
         """Add or update a server; its credentials are parameters."""
-        request.endpoint = "server/register"
-        return self.detached(request, self._register_server(_sent(request), self.deadline()))
+        return {"created": await self._registry.enrol(asked, stranger.by)}
 
-    async def _register_server(self, sent: Sent, by: float) -> bytes:
-        form = read_form(*sent)
-        asked = parse_enrolment(form)
-        created = await self._bouncer.enrol(asked, by)
-        return render_success({"created": created}, form.ignored)
+    @_open(app, _TRANSFER, as_form(parse_transfer))
+    async def transfer(self, stranger: Stranger, hostname: str) -> _Members:
+        """Begin to give a server that lost its credentials new ones."""
+        return {"verification_secret": await self._transfers.prepare(hostname, stranger.by)}
 
-    @_authenticated(app, "push/register", _form(wire.parse_register))
+    @_open(app, _CLAIM, as_form(parse_claim))
+    async def verify_challenge(self, stranger: Stranger, claim: Claim) -> _Members:
+        """Give them, if the host shows that it is the server's."""
+        uuid, key = await self._transfers.verify(claim, stranger.client, stranger.by)
+        return {"zulip_org_id": uuid, "zulip_org_key": key}
+
+    @_authenticated(app, _DEACTIVATE, as_nothing)
+    async def deactivate_server(self, caller: Caller, _asked: None) -> _Members:
+        """End a server's registration."""
+        await self._registry.deactivate(caller.server, caller.by)
+        return None
+
+    @_authenticated(app, "push/register", as_form(wire.parse_register))
     async def register(self, caller: Caller, asked: wire.Registration) -> _Members:
         """Remember a phone."""
         await self._bouncer.register(caller, asked)
         return None
 
-    @_authenticated(app, "push/unregister", _form(wire.parse_unregister))
+    @_authenticated(app, "push/unregister", as_form(wire.parse_unregister))
     async def unregister(self, caller: Caller, asked: wire.Unregistration) -> _Members:
         """Forget a phone."""
         await self._bouncer.unregister(caller, asked)
         return None
 
-    @_authenticated(app, "push/unregister/all", _form(wire.parse_unregister_all))
+    @_authenticated(app, "push/unregister/all", as_form(wire.parse_unregister_all))
     async def unregister_all(self, caller: Caller, asked: wire.UserRequest) -> _Members:
         """Forget a user's phones."""
         await self._bouncer.unregister_all(caller, asked)
         return None
 
-    @_authenticated(app, "push/notify", _body(wire.parse_notify))
+    @_authenticated(app, "push/notify", as_body(wire.parse_notify))
     async def notify(self, caller: Caller, asked: wire.Notify) -> _Members:
         """Push to a user's phones."""
         return wire.render_notified(await self._bouncer.notify(caller, asked))
 
-    @_authenticated(app, "push/test_notification", _body(wire.parse_test_notification))
+    @_authenticated(app, "push/test_notification", as_body(wire.parse_test_notification))
     async def test_notification(self, caller: Caller, asked: wire.TestNotification) -> _Members:
         """Push a test to one phone."""
         await self._bouncer.test_notification(caller, asked)
         return None
+
+    @_authenticated(app, "push/e2ee/register", as_form(parse_sealed_registration))
+    async def register_sealed(self, caller: Caller, asked: SealedRegistration) -> _Members:
+        """Remember a phone that says who it is in a box; 11.x wants our number for it."""
+        number = await self._sealed.register(caller, asked)
+        return {"device_id": number} if asked.token_id is None else None
+
+    @_authenticated(app, "push/e2ee/notify", as_body(parse_sealed_notify))
+    async def notify_sealed(self, caller: Caller, asked: SealedNotify) -> _Members:
+        """Push to phones of a realm what is closed to us."""
+        return render_sealed_notified(await self._sealed.notify(caller, asked))
+
+    @_authenticated(app, "server/billing", as_form(parse_billing))
+    async def billing(self, caller: Caller, asked: BillingRequest) -> _Members:  # noqa: ARG002
+        """Say where an organization's owner sees its plan."""
+        if caller.realm is None:
+            raise missing_realm()
+        sight = Sight(caller.server.uuid, caller.realm.uuid)
+        return {"billing_access_url": await self._links.to_plan(sight)}
+
+    @_authenticated(app, "server/analytics/status", as_nothing, method="GET")
+    async def upload_status(self, caller: Caller, _asked: None) -> _Members:
+        """Say how far a server has uploaded."""
+        return await self._uploads.status(caller.server, caller.by)
+
+    @_authenticated(app, _ANALYTICS, as_sent)
+    async def upload(self, caller: Caller, asked: Sent) -> _Members:
+        """Store what a server says of itself. It is long: only a known server's is read."""
+        by = self._clock.seconds() + UPLOAD_WITHIN
+        return await self._uploads.upload(caller.server, *asked, by)
 
     # --- errors
 
@@ -224,16 +305,30 @@ class Api:
         """Say when what comes in now must be answered."""
         return self._clock.seconds() + self._answer_within
 
-    def look_up(
-        self, credentials: Credentials, asked: object, by: float
-    ) -> Deferred[tuple[Server | None, list[Device]]]:
-        """Find the server of these credentials, and the phones of the user it asks about."""
+    def now(self) -> float:
+        """Return the wall clock's time."""
+        return self._now()
+
+    def count(self, request: Request, server: Server) -> None:
+        """Count a server's request, and say so in headers; refuse one too many (1.7)."""
+        own = server.requests_per_minute
+        limit = self._requests_per_minute if own is None else own
+        verdict = self._passed.take(server.uuid, limit, self._clock.seconds())
+        for name, value in verdict.headers(self._now()).items():
+            request.responseHeaders.setRawHeaders(name, [value])
+        if verdict.retry_in is not None:
+            raise too_many_requests(verdict.retry_in)
+
+    def look_up(self, credentials: Credentials, asked: object, by: float) -> Deferred[Found]:
+        """Find the server of these credentials, and the realm and the user it asks about."""
         if credentials.uuid is None:
-            return succeed((None, []))
+            return succeed(Found(None))
+        identity, realm_uuid = None, None
         if isinstance(asked, wire.UserRequest):
-            found = self._store.lookup(credentials.uuid, asked.identity)
-        else:
-            found = self._store.server(credentials.uuid).addCallback(lambda server: (server, []))
+            identity, realm_uuid = asked.identity, asked.realm_uuid
+        elif isinstance(asked, wire.RealmRequest):
+            realm_uuid = asked.realm_uuid
+        found = self._store.find(credentials.uuid, identity, realm_uuid)
         return until(by, self._clock, found)
 
     def detached(self, request: Request, work: Coroutine[Any, Any, bytes]) -> Deferred[bytes]:
@@ -268,14 +363,3 @@ class Api:
 
 
 _NEVER = b"max-age=0, no-cache, no-store, must-revalidate, private"
-
-
-def _sent(request: Request) -> Sent:
-    assert request.content is not None
-    query = request.uri.partition(b"?")[2]
-    return Sent(request.content.read(), _header(request, b"content-type") or "", query)
-
-
-def _header(request: Request, name: bytes) -> str | None:
-    values = request.requestHeaders.getRawHeaders(name)
-    return None if values is None else b",".join(values).decode("latin-1")

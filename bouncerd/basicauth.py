@@ -4,6 +4,8 @@ import binascii
 import hashlib
 import hmac
 import os
+import secrets
+import string
 from base64 import b64decode
 from dataclasses import dataclass, field
 
@@ -15,6 +17,7 @@ DEACTIVATED = (
     "The mobile push notification service registration for your server has been deactivated"
 )
 
+_KEY_LETTERS = string.ascii_letters + string.digits
 _CHALLENGE = {"WWW-Authenticate": 'Basic realm="zulip"'}
 
 
@@ -34,6 +37,11 @@ def digest(key: str) -> bytes:
     nothing to guess, and this runs in every request.
     """
     return hashlib.sha256(key.encode()).digest()
+
+
+def new_key() -> str:
+    """Make an org key: 64 random letters and digits, as Zulip servers make theirs."""
+    return "".join(secrets.choice(_KEY_LETTERS) for _ in range(64))
 
 
 # What the key of an unknown server is compared with: unknown and known cost the same.
@@ -65,11 +73,15 @@ def _decoded(text: str) -> str:
         return ""
 
 
-def prove(credentials: Credentials, server: Server | None) -> Server:
-    """Return the server if the credentials are its own and it may call."""
+def prove(
+    credentials: Credentials, server: Server | None, now: float, *, old_key: bool = True
+) -> Server:
+    """Return the server if the credentials are its own and it may call.
+
+    `old_key`: the key before the latest rotation will do, too, while it lasts (`now` is unix time).
+    """
     role = credentials.role
-    expected = _NOBODY if server is None else server.key_digest
-    matches = hmac.compare_digest(expected, credentials.key_digest)
+    matches = _matches(credentials.key_digest, server, old_key, now)
     if server is None:
         raise _unauthorized(
             f"Zulip server auth failure: {role} is not registered"
@@ -80,6 +92,16 @@ def prove(credentials: Credentials, server: Server | None) -> Server:
     if server.deactivated:
         raise _unauthorized(DEACTIVATED)
     return server
+
+
+def _matches(key_digest: bytes, server: Server | None, old_key: bool, now: float) -> bool:
+    # Both are always compared: how long it takes tells nothing of a server, nor of its keys.
+    current = _NOBODY if server is None else server.key_digest
+    former = (server and server.old_key_digest) or _NOBODY
+    is_current = hmac.compare_digest(current, key_digest)
+    is_former = hmac.compare_digest(former, key_digest)
+    still_good = old_key and server is not None and now < server.old_key_until
+    return is_current or (is_former and still_good)
 
 
 def _unauthorized(msg: str) -> WireError:

@@ -1,10 +1,9 @@
-"""What we do for Zulip servers: enrol them, remember their users' phones, push to those.
+"""What we do for Zulip servers: remember their users' phones, push to those.
 
 Knows the store and the routes to Apple and Google; nothing of HTTP. What a caller did wrong is a
 WireError. Times named `by` are the clock's seconds, `now()` is unix time.
 """
 
-import hmac
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
@@ -15,14 +14,14 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from bouncerd import enrolment, legacy, wire
+from bouncerd import identifiers, legacy, wire
 from bouncerd.calls import Call, Saturated
 from bouncerd.deadline import TooLate, until
-from bouncerd.enrolment import Enrolment
-from bouncerd.envelope import WireError, bad_request
-from bouncerd.model import Device, Gone, Identity, Kind, Message, Push, Server
+from bouncerd.entitlement import PLANS, judge, refusal
+from bouncerd.envelope import bad_request
+from bouncerd.model import Device, Gone, Identity, Kind, Message, Push, Realm, Server
 from bouncerd.routes import Routes
-from bouncerd.store.base import Conflict, Store, StoreUnavailable
+from bouncerd.store.base import Store, StoreUnavailable
 
 log = Logger()
 
@@ -40,17 +39,20 @@ class Rules:
 
     keep_for: float
     devices_per_user: int  # per kind
-    registration_open: bool = True
     support: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The server that asks, the phones of the user it asks about, and when it wants an answer."""
+    """The server that asks, what it asks about, and when it wants an answer.
+
+    `realm` is the realm that the request names if this server has uploaded it, else None.
+    """
 
     server: Server
     devices: list[Device]
     by: float
+    realm: Realm | None = None
 
 
 class Bouncer:
@@ -64,6 +66,8 @@ class Bouncer:
         now: Callable[[], float],
         rules: Rules,
         new_id: Callable[[], object] = uuid4,
+        *,
+        free_users: int | None = None,
     ) -> None:
         self._store = store
         self._routes = routes
@@ -71,52 +75,17 @@ class Bouncer:
         self._now = now
         self._rules = rules
         self._new_id = new_id
+        self._free_users = free_users
 
-    # --- Zulip servers
+    async def set_plan(self, uuid: str, plan: int, ends_at: float | None) -> bool:
+        """Give the server or the realm of this uuid a plan (bouncer-api.md 2); False if unknown.
 
-    async def enrol(self, asked: Enrolment, by: float) -> bool:
-        """Add or update a server; say whether it is new."""
-        known = await self._in_time(by, self._store.server(asked.uuid))
-        if known is None:
-            if not self._rules.registration_open:
-                raise self._closed()
-            try:
-                await self._in_time(by, self._added(asked))
-            except Conflict:
-                # Two calls at once may have had the same uuid: then it is known by now.
-                known = await self._in_time(by, self._store.server(asked.uuid))
-                if known is None:
-                    raise enrolment.hostname_taken(asked.hostname) from None
-        if known is None:
-            return True
-        await self._update(known, asked, by)
-        return False
-
-    def _added(self, asked: Enrolment) -> Deferred[None]:
-        return self._store.add_server(
-            asked.uuid, asked.hostname, asked.contact_email, asked.key_digest, self._now()
-        )
-
-    async def _update(self, known: Server, asked: Enrolment, by: float) -> None:
-        if not hmac.compare_digest(known.key_digest, asked.key_digest):
-            raise enrolment.wrong_key(asked.uuid)
-        if known.deactivated:
-            raise enrolment.deactivated()
-        hostname, contact_email = asked.hostname, asked.contact_email
-        updated = self._store.update_server(
-            asked.uuid, hostname, contact_email, asked.new_key_digest, self._now()
-        )
-        try:
-            await self._in_time(by, updated)
-        except Conflict:
-            again = await self._in_time(by, self._store.server(asked.uuid))
-            if again is None or again.deactivated:
-                raise enrolment.deactivated() from None
-            raise enrolment.hostname_taken(hostname) from None
-
-    def _closed(self) -> WireError:
-        contact = f" Contact {self._rules.support}." if self._rules.support else ""
-        return bad_request(f"This push bouncer is not open to new servers.{contact}")
+        It holds from the next call on, until `ends_at` (unix seconds; None: for good).
+        """
+        if plan not in PLANS:
+            raise ValueError("no such plan")
+        known = identifiers.canonical_uuid(uuid)
+        return known is not None and await self._store.set_plan(known, plan, ends_at, self._now())
 
     # --- phones
 
@@ -152,6 +121,9 @@ class Bouncer:
 
         Once pushes were admitted nothing makes this fail: the caller would ask, and push, again.
         """
+        verdict = judge(caller.server, caller.realm, self._free_users, self._now())
+        if not verdict.can_push:
+            raise refusal(verdict, caller.server)
         devices, doubled = without_doubles(caller.devices)
         pushes = self._pushes(caller.server, devices, self._messages(devices, asked))
         call = self._routes.admit(caller.server.uuid, pushes) if pushes else None
@@ -166,9 +138,7 @@ class Bouncer:
             sum(device.kind is Kind.FCM for device in devices),
             sum(device.kind is Kind.APNS for device in devices),
             *deleted,
-            # We know of no realms yet. What there is to say of one comes with the look-up that
-            # found the caller and its user's phones.
-            realm=None,
+            realm=None if caller.realm is None else verdict.status(),
         )
 
     async def test_notification(self, caller: Caller, asked: wire.TestNotification) -> None:
@@ -226,15 +196,16 @@ class Bouncer:
             if dropped is not None:
                 await until(by, self._clock, dropped)
         except TooLate:
-            pass
+            if call is not None:
+                call.answered = True  # so that a stop returns none of it: the caller has its 200
         if call is not None and call.returned:
             raise Saturated
 
     async def _left(self, caller: Caller, user: Identity) -> list[Device] | None:
         by = max(caller.by, self._clock.seconds()) + _LAST_LOOK
-        looked = self._store.lookup(caller.server.uuid, user)
+        looked = self._store.find(caller.server.uuid, user, None)
         try:
-            return (await until(by, self._clock, looked))[1]
+            return (await until(by, self._clock, looked)).devices
         except (StoreUnavailable, TooLate) as reason:
             log.warn("Could not look for deleted devices: {reason}", reason=type(reason).__name__)
             return None
@@ -255,12 +226,23 @@ class Bouncer:
 
     async def _forget(self, push: Push, gone: Gone, sent_at: float) -> int:
         device = push.device
+        if device.sealed:
+            return await self._expire(device, gone, sent_at)
         if gone.since is not None:
             return await self._store.forget_everywhere(
                 device.kind, device.token, device.app_id, gone.since
             )
         server = await self._store.server(push.server)
         return 0 if server is None else await self._store.forget(server.id, [device.id], sent_at)
+
+    async def _expire(self, device: Device, gone: Gone, sent_at: float) -> int:
+        """Mark one that registered end to end; what it registered in the clear is another row."""
+        now = self._now()
+        if gone.since is None:
+            return await self._store.expire_sealed([device.id], sent_at, now)
+        return await self._store.expire_sealed_everywhere(
+            device.kind, device.token, device.app_id, gone.since, now
+        )
 
 
 def _deleted(asked: wire.Notify, devices: Sequence[Device]) -> tuple[list[str], list[str]]:

@@ -29,6 +29,7 @@ class Bounds:
 
     body: int = 256 * 1024
     bodies: Mapping[bytes, int] = field(default_factory=dict)  # by path, where `body` is too small
+    long_bodies: int = 12  # at once, of those: strangers may send them, too
     receive_within: float = 60.0  # from a request's first byte to its last
     idle: float = 75.0  # between requests
     linger: float = 2.0  # after its last byte, for a peer we refused to read why

@@ -28,16 +28,10 @@ class Control:
         self.preface: bytes = self._h2.data_to_send()
         self.table_shrank = False  # by the latest SETTINGS
         self._table_size = self._h2.remote_settings.header_table_size
-
-    @property
-    def max_streams(self) -> int:
-        """How many streams the server allows at once (2^32+1 if it does not say)."""
-        return self._h2.remote_settings.max_concurrent_streams
-
-    @property
-    def initial_window(self) -> int:
-        """How many bytes of body the server allows on a new stream."""
-        return self._h2.remote_settings.initial_window_size
+        #: How many streams the server allows at once (2^32+1 if it does not say), and how many
+        #: bytes of body on a new one. Kept here: h2's look-ups cost more than a frame.
+        self.max_streams = self._h2.remote_settings.max_concurrent_streams
+        self.initial_window = self._h2.remote_settings.initial_window_size
 
     def received(self, kind: int, flags: int, payload: bytes) -> bytes:
         """Take a SETTINGS or PING frame of the server's; return our answer to it."""
@@ -45,7 +39,10 @@ class Control:
             self._h2.receive_data(frame(kind, flags, 0, payload))
         except (H2Error, HyperframeError):
             raise ProtocolFault(PROTOCOL_ERROR, "SETTINGS or PING that h2 refuses") from None
-        size = self._h2.remote_settings.header_table_size
+        settings = self._h2.remote_settings
+        self.max_streams = settings.max_concurrent_streams
+        self.initial_window = settings.initial_window_size
+        size = settings.header_table_size
         self.table_shrank = size < self._table_size
         self._table_size = size
         return self._h2.data_to_send()

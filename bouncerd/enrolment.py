@@ -31,7 +31,7 @@ class Enrolment:
 
 
 def parse_enrolment(form: Form) -> Enrolment:
-    """Read `server/register`."""
+    """Read `server/register`; what is left to check is the domain of the address, then the id."""
     uuid = form.fixed("zulip_org_id", _UUID_LENGTH)
     key = form.fixed("zulip_org_key", _KEY_LENGTH)
     hostname = form.limited("hostname", _MAX_HOSTNAME)
@@ -39,8 +39,6 @@ def parse_enrolment(form: Form) -> Enrolment:
     new_key = form.maybe_fixed("new_org_key", _KEY_LENGTH)
     check_hostname(hostname)
     check_email(contact_email)
-    if not _is_own_normal_form(uuid):
-        raise bad_request("Invalid UUID")
     return Enrolment(
         uuid, digest(key), hostname, contact_email, None if new_key is None else digest(new_key)
     )
@@ -69,12 +67,14 @@ def hostname_taken(hostname: str) -> WireError:
     )
 
 
-def _is_own_normal_form(text: str) -> bool:
+def check_uuid(text: str) -> None:
+    """Raise unless this is a version 4 UUID in its own normal form."""
     try:
         uuid = UUID(text)
     except ValueError:
-        return False
-    return uuid.version == 4 and str(uuid) == text
+        raise bad_request("Invalid UUID") from None
+    if uuid.version != 4 or str(uuid) != text:
+        raise bad_request("Invalid UUID")
 
 
 def check_hostname(text: str) -> None:
@@ -87,11 +87,19 @@ def check_hostname(text: str) -> None:
         raise bad_request(f"{text} contains invalid components (e.g., path, query, fragment).")
 
 
-def _is_host_and_port(text: str) -> bool:
+def split_port(text: str) -> tuple[str, str]:
+    """Split host and port; "" if there is none."""
     host, colon, port = text.rpartition(":")
     if not colon or text.endswith("]"):  # the colons within brackets are an address's
-        return _is_host(text)
-    return 1 <= len(port) <= 5 and port.isascii() and port.isdigit() and _is_host(host)
+        return text, ""
+    return host, port
+
+
+def _is_host_and_port(text: str) -> bool:
+    host, port = split_port(text)
+    if not port:
+        return not text.endswith(":") and _is_host(host)
+    return len(port) <= 5 and port.isascii() and port.isdigit() and _is_host(host)
 
 
 def _is_host(text: str) -> bool:
@@ -99,7 +107,7 @@ def _is_host(text: str) -> bool:
         return "%" not in text and _is_address(text[1:-1], ipaddress.IPv6Address)
     if text.lower() == "localhost" or _is_address(text, ipaddress.IPv4Address):
         return True
-    return _is_domain(text) or _is_domain(_ascii(text))
+    return _is_domain(text) or _is_domain(ascii_name(text))
 
 
 def _is_domain(text: str) -> bool:
@@ -130,7 +138,8 @@ def _is_address(text: str, kind: type[ipaddress.IPv4Address | ipaddress.IPv6Addr
     return True
 
 
-def _ascii(text: str) -> str:
+def ascii_name(text: str) -> str:
+    """Spell a domain name as DNS does; "" if it cannot be."""
     try:
         return text.encode("idna").decode()
     except UnicodeError:
@@ -165,7 +174,7 @@ def _is_mail_domain(text: str) -> bool:
             _is_address(literal, ipaddress.IPv4Address)
             or _is_address(literal, ipaddress.IPv6Address)
         )
-    labels = (text if text.isascii() else _ascii(text)).split(".")
+    labels = (text if text.isascii() else ascii_name(text)).split(".")
     return (
         len(labels) > 1
         and all(label.isascii() and _is_label(label) for label in labels)

@@ -47,10 +47,14 @@ def render_success(data: Mapping[str, object] | None = None, ignored: Iterable[s
     body: dict[str, object] = {"result": "success", "msg": ""}
     if data:
         body.update(data)
-    names = sorted(ignored)
-    if names:
-        body["ignored_parameters_unsupported"] = names
+    body.update(unsupported(ignored))
     return compact(body) + b"\n"
+
+
+def unsupported(ignored: Iterable[str]) -> Mapping[str, object]:
+    """Return the member of a success that names parameters the endpoint does not know."""
+    names = sorted(ignored)
+    return {"ignored_parameters_unsupported": names} if names else {}
 
 
 def render_error(error: WireError) -> bytes:
@@ -81,6 +85,14 @@ def parse_json(text: str) -> object:
     return value
 
 
+def parse_json_at(text: str, start: int) -> tuple[object, int]:
+    """Parse the value that begins at `start`, as strictly; return it and where it ends."""
+    value, end = _decoded_at(text, start)
+    if value is _NOT_JSON or not _is_sane(text[start:end], value):
+        raise ValueError("not JSON")
+    return value, end
+
+
 _NOT_JSON = object()
 
 
@@ -95,15 +107,22 @@ def _not_a_number(_text: str) -> NoReturn:
     raise ValueError("not a number")
 
 
-_decode = json.JSONDecoder(parse_float=_finite, parse_constant=_not_a_number).decode
+_decoder = json.JSONDecoder(parse_float=_finite, parse_constant=_not_a_number)
 
 
 def _decoded(text: str) -> object:
     # A JSONDecodeError holds the whole text. Here it is gone before anything else is raised.
     try:
-        return _decode(text)
+        return _decoder.decode(text)
     except (ValueError, RecursionError):
         return _NOT_JSON
+
+
+def _decoded_at(text: str, start: int) -> tuple[object, int]:
+    try:
+        return _decoder.raw_decode(text, start)
+    except (ValueError, RecursionError):
+        return _NOT_JSON, start
 
 
 def _is_sane(text: str, value: object) -> bool:

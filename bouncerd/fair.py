@@ -4,7 +4,8 @@ Pure. A server that floods waits behind its own pushes, not in front of the othe
 """
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from heapq import heapify, heappop, heapreplace
 from typing import Generic, Protocol, TypeVar
 
 
@@ -44,7 +45,7 @@ class _Backlog(Generic[Q]):
 
 
 class FairQueue(Generic[Q]):
-    """Round robin over servers. Every operation but `shed` and `__iter__` takes constant time."""
+    """Round robin over servers. `put`, `take`, `held` and `shed` take constant time."""
 
     def __init__(self) -> None:
         self._backlogs: OrderedDict[str, _Backlog[Q]] = OrderedDict()
@@ -92,9 +93,13 @@ class FairQueue(Generic[Q]):
             del self._backlogs[server]
         return item
 
-    def shed(self) -> Q:
-        """Remove and return the oldest item of the server that holds most, removals first."""
-        server, backlog = max(self._backlogs.items(), key=lambda pair: len(pair[1]))
+    def counts(self) -> dict[str, int]:
+        """Return how much each server holds."""
+        return {server: len(backlog) for server, backlog in self._backlogs.items()}
+
+    def shed(self, server: str) -> Q:
+        """Remove and return the oldest item of a server, removals first."""
+        backlog = self._backlogs[server]
         item = (backlog.later or backlog.urgent).popleft()
         self._drop(server, backlog, 1)
         return item
@@ -127,3 +132,16 @@ class FairQueue(Generic[Q]):
         self._size -= count
         if not backlog:
             del self._backlogs[server]
+
+
+def biggest_first(held: Mapping[str, int]) -> Iterator[str]:
+    """Yield whose item must go next, again and again: always whoever holds most by then."""
+    heap = [(-count, order, server) for order, (server, count) in enumerate(held.items())]
+    heapify(heap)
+    while heap:
+        count, order, server = heap[0]
+        yield server
+        if count == -1:
+            heappop(heap)
+        else:
+            heapreplace(heap, (count + 1, order, server))

@@ -14,9 +14,9 @@ from multipart import (  # type: ignore[import-untyped]
 
 from bouncerd.envelope import bad_request, parse_json
 
-_URLENCODED = "application/x-www-form-urlencoded"
+URLENCODED = "application/x-www-form-urlencoded"
 _MULTIPART = "multipart/form-data"
-_MAX_FIELDS = 1000
+MAX_FIELDS = 1000
 
 
 class Form:
@@ -77,9 +77,9 @@ class Form:
 def read_form(content: bytes, content_type: str, query: bytes) -> Form:
     """Gather the parameters of body and query; the body's win, and of equal names the last."""
     media_type = content_type.partition(";")[0].strip().lower()
-    fields = dict(_urlencoded(query)) if query else {}
-    if media_type == _URLENCODED:
-        fields.update(_urlencoded(content))
+    fields = dict(urlencoded(query)) if query else {}
+    if media_type == URLENCODED:
+        fields.update(urlencoded(content))
     elif media_type == _MULTIPART:
         fields.update(_multipart(content, content_type))
     return Form(fields)
@@ -87,7 +87,7 @@ def read_form(content: bytes, content_type: str, query: bytes) -> Form:
 
 def unasked(content: bytes, content_type: str, query: bytes) -> list[str]:
     """Name the parameters of a request whose body is read as JSON, whatever it says it is."""
-    if not query and not content_type.lower().startswith(_URLENCODED):
+    if not query and not content_type.lower().startswith(URLENCODED):
         return []
     return read_form(content, content_type, query).ignored
 
@@ -108,12 +108,13 @@ def _integer(name: str, text: str) -> int:
     return value
 
 
-def _urlencoded(content: bytes) -> list[tuple[str, str]]:
+def urlencoded(content: bytes) -> list[tuple[str, str]]:
+    """Return the parameters of a query string or of a short body."""
     try:
         text = content.decode()
     except UnicodeDecodeError:
         text = content.decode("latin-1")
-    if text.count("&") >= _MAX_FIELDS:
+    if text.count("&") >= MAX_FIELDS:
         raise bad_request("Too many parameters")
     return parse_qsl(text, keep_blank_values=True, encoding="utf-8", errors="replace")
 
@@ -128,7 +129,7 @@ def _multipart(content: bytes, content_type: str) -> list[tuple[str, str]]:
 
 def _parts(content: bytes, boundary: str) -> Iterable[tuple[str, str]]:
     # The push parser keeps everything in memory: a request never touches a disk.
-    limits = {"max_segment_count": _MAX_FIELDS}
+    limits = {"max_segment_count": MAX_FIELDS}
     name: str | None = None
     value = bytearray()
     with PushMultipartParser(boundary, content_length=len(content), **limits) as parser:

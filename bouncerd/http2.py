@@ -14,8 +14,6 @@ ends the connection and every request on it.
 from collections import OrderedDict
 from collections.abc import Hashable
 
-import hpack
-
 from bouncerd import frames
 from bouncerd.control import Control
 from bouncerd.endings import Answered, Ending, GoAway, Lost, Unsent
@@ -30,6 +28,7 @@ from bouncerd.frames import (
     pack_head,
     pack_u32,
 )
+from bouncerd.headers import HeaderReader
 from bouncerd.stream import Stream, status_of
 
 __all__ = ["Answered", "Conversation", "Ending", "GoAway", "Lost", "Request", "Response"]
@@ -52,7 +51,7 @@ class Conversation:
 
     def __init__(self, *, probe: bool = False) -> None:
         self._control = Control()
-        self._decoder = hpack.Decoder(max_header_list_size=frames.MAX_HEADER_BLOCK)
+        self._header_reader = HeaderReader(frames.MAX_HEADER_BLOCK)
         self._probing = probe
         self._reader = FrameReader()
         self._out: list[bytes] = [self._control.preface]
@@ -71,6 +70,7 @@ class Conversation:
         self.ready = False  # the server's SETTINGS have arrived
         self.draining = False  # no new request is taken
         self.closed = False
+        self.why = ""  # it was closed
         self.answers = 0
         self.goaway: GoAway | None = None
 
@@ -146,7 +146,7 @@ class Conversation:
                     self._first_received(kind, flags, payload)
                 self._received(kind, flags, stream_id, payload, size)
         except ProtocolFault as fault:
-            self._endings += self.finish(fault.why, fault.code)
+            self._endings = self.finish(fault.why, fault.code)
         endings, self._endings = self._endings, []
         return endings
 
@@ -166,7 +166,8 @@ class Conversation:
         """End everything: the connection is gone, or about to be closed by us."""
         if self.closed:
             return []
-        endings = self.drain()
+        # What was noted by a read that an unforeseen exception ended is not to be lost with it.
+        endings, self._endings, self.why = self._endings + self.drain(), [], why
         endings += [self._cut_off(stream_id, why) for stream_id in list(self._streams)]
         self._out.append(frame(frames.GOAWAY, 0, 0, pack_u32(0) + pack_u32(code)))
         self.closed = True
@@ -232,7 +233,7 @@ class Conversation:
     # --- receiving
 
     def _received(self, kind: int, flags: int, stream_id: int, payload: bytes, size: int) -> None:
-        self._idle_frames += 1
+        self._idle_frames += 10 if kind == frames.SETTINGS else 1  # it may move every window
         if self._idle_frames > MAX_IDLE_FRAMES:
             raise ProtocolFault(frames.ENHANCE_YOUR_CALM, "a flood of frames")
         if kind == frames.HEADERS:
@@ -269,13 +270,8 @@ class Conversation:
 
     def _headers_received(self, flags: int, stream_id: int, block: bytes) -> None:
         stream = self._stream(stream_id)
-        # Blocks of streams that have ended are decoded too: they share the decoder's table.
-        try:
-            headers = list(self._decoder.decode(block, raw=True))
-        except hpack.HPACKError:
-            raise ProtocolFault(
-                frames.COMPRESSION_ERROR, "header fields that cannot be read"
-            ) from None
+        # Blocks of streams that have ended are decoded too: they share the reader's table.
+        headers = self._header_reader.read(block)
         if stream is None:
             return
         if stream.status:

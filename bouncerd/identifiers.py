@@ -29,6 +29,14 @@ def checked_uuid(text: str, path: str) -> str:
     return uuid
 
 
+def checked_random_uuid(text: str, path: str) -> str:
+    """Return a UUID of version 4, which is what Zulip's are; `path` names it to the caller."""
+    uuid = checked_uuid(text, path)
+    if UUID(uuid).version != 4:
+        raise bad_request(f"{path} has invalid format")
+    return uuid
+
+
 def identity(user_id: int | None, user_uuid: str | None, path: str = "user_uuid") -> Identity:
     """Make an Identity of what was sent; `path` names the UUID to the caller."""
     if user_id is None and user_uuid is None:

@@ -5,24 +5,27 @@ mean is the provider's to say (apns.py, fcm.py); how requests end is the link's.
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from random import Random
 from typing import Any, Protocol
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from bouncerd.calls import Call
 from bouncerd.endings import Answered, Ending, Lost
-from bouncerd.fair import FairQueue
+from bouncerd.fair import FairQueue, biggest_first
 from bouncerd.http2 import Request, Response
+from bouncerd.job import Job
 from bouncerd.ledger import End, Ledger
 from bouncerd.link import Link
 from bouncerd.model import Delivered, Gone, Misconfigured, Outcome, Push, Refused
 from bouncerd.patience import CUT_OFF_TWICE, Patience
 from bouncerd.pool import Pool
+from bouncerd.resting import Resting
 
 log = Logger()
 
@@ -49,38 +52,6 @@ class Provider(Protocol):
 
     def outcome(self, session: Any, push: Push, response: Response, now: float) -> Outcome:
         """Name what an answer says."""
-
-
-class Job:
-    """A push on its way through a lane."""
-
-    __slots__ = (
-        "call", "cut_off", "deadline", "lane", "link", "open", "push", "retries", "sent_at",
-        "server", "urgent",
-    )  # fmt: skip
-
-    def __init__(self, lane: "Lane", push: Push, call: Call, deadline: float) -> None:
-        self.lane = lane
-        self.push = push
-        self.call = call
-        self.server = push.server
-        self.urgent = push.message.urgent
-        self.deadline = deadline
-        self.link: Link | None = None
-        self.sent_at = 0.0
-        self.retries = 0
-        self.cut_off = 0
-        self.open = True  # the caller still waits for it
-
-    def ended(self, ending: Ending) -> None:
-        """Hear from the link (link.Ticket)."""
-        self.lane.attempt_ended(self, ending)
-
-    def settle(self) -> None:
-        """Let the caller wait for it no longer."""
-        if self.open:
-            self.open = False
-            self.call.settle_one()
 
 
 class Lane:
@@ -111,8 +82,9 @@ class Lane:
         self._keep_for = keep_for
         self._patience = patience
         self._queue: FairQueue[Job] = FairQueue()
-        self._resting: dict[Job, IDelayedCall] = {}
-        self._in_flight = 0
+        self._resting: Resting[Job] = Resting(clock, self._requeue)
+        self._in_hand = 0
+        self._could_send = True
         self._pumping = False
         self._sweep_call: IDelayedCall | None = None
         self._alerted: dict[str, float] = {}
@@ -135,7 +107,11 @@ class Lane:
     @property
     def waiting(self) -> int:
         """How many pushes have not ended, those in flight included."""
-        return len(self._queue) + len(self._resting) + self._in_flight
+        return self._held + self._in_hand
+
+    @property
+    def _held(self) -> int:
+        return len(self._queue) + len(self._resting)
 
     def can_take(self, server: str, count: int) -> bool:
         """Whether so many pushes of a server may be put; False means: come back later.
@@ -145,7 +121,7 @@ class Lane:
         """
         if self._stopped is not None:
             return False
-        held = len(self._queue) + len(self._resting)
+        held = self._held
         if held + count > self._limit:
             return not held or not self.ready or len(self._resting) > len(self._queue)
         mine = self._queue.held(server)
@@ -154,15 +130,16 @@ class Lane:
 
     def put(self, call: Call, pushes: Sequence[Push]) -> None:
         """Take a call's pushes (`can_take` was asked); each will end once."""
-        self.ledger.accepted += len(pushes)
-        excess = len(self._queue) + len(self._resting) + len(pushes) - self._limit
-        self._shed(min(excess, len(self._queue) + len(self._resting)))
+        excess = self._held + len(pushes) - self._limit
+        shed = self._shed(min(excess, self._held))
         at, now = self._clock.seconds(), self._now()
         jobs = []
         for push in pushes:
             deadline = at + min(self._keep_for, push.expires_at - now)
             jobs.append(Job(self, push, call, deadline))
             self._queue.put(jobs[-1])
+        self.ledger.accepted += len(jobs)
+        self._end_all(shed, End.EXPIRED, "shed")
         self.pump()
         if not self.ready:
             for job in jobs:
@@ -176,13 +153,16 @@ class Lane:
 
         What no link has seen, of callers who still wait, goes back to them.
         """
+        if self._stopped is not None:
+            return self._stopped
         stopped = self._stopped = Deferred()
         self._stop_at = self._clock.seconds() + within
         self._stop_call = self._clock.callLater(within, self._stop_now)
-        for job in self._queue.remove(lambda job: job.open and not job.call.given):
+        returned = self._queue.remove(lambda job: job.call.returnable)
+        for job in returned:
             job.call.returned = True
-            self._end(job, End.RETURNED, "stopping")
-        self._lose([job for job, call in self._resting.items() if call.getTime() > self._stop_at])
+        self._end_all(returned, End.RETURNED, "stopping")
+        self._lose(self._resting.remove(self._stop_at))
         self._check_stopped()
         return stopped
 
@@ -190,7 +170,10 @@ class Lane:
 
     def pump(self) -> None:
         """Give what waits to the links that have room."""
-        if self._pumping or not self._queue or not self.provider.ready:
+        could_send, self._could_send = self._could_send, self.provider.ready
+        if could_send and not self._could_send:
+            self.no_link()  # to the callers it is the same: what they wait for cannot be sent
+        if self._pumping or not self._queue or not self._could_send:
             return
         self._pumping = True
         try:
@@ -212,7 +195,6 @@ class Lane:
 
     def attempt_ended(self, job: Job, ending: Ending) -> None:
         """Take the ending of a job's request."""
-        self._in_flight -= 1
         if isinstance(ending, Answered):
             self._answered(job, ending.response)
         elif isinstance(ending, Lost):
@@ -221,14 +203,18 @@ class Lane:
                 self._end(job, End.UNKNOWN, ending.why)
             else:
                 self._rest(job, self._patience.cut_off)
+        elif ending.refused:
+            job.refusals += 1
+            self._rest(job, self._patience.refused_delay(job.refusals - 1, self._random))
         else:
-            pace = 0.1 + 0.1 * self._random.random() if ending.refused else 0.0
-            self._rest(job, pace)
+            self._rest(job, 0.0)
         self._check_stopped()
 
     # --- within
 
     def _give(self, job: Job, link: Link) -> None:
+        self._in_hand += 1
+        job.in_hand = True
         if job.deadline <= self._clock.seconds():
             self._end(job, End.EXPIRED, "in the queue")
             return
@@ -246,7 +232,6 @@ class Lane:
             return
         job.link = link
         job.call.given = True
-        self._in_flight += 1
         link.send(job, request)
 
     def _answered(self, job: Job, response: Response) -> None:
@@ -261,26 +246,32 @@ class Lane:
 
     def _judge(self, job: Job, outcome: Outcome) -> None:
         """Do what the outcome asks for."""
+        if isinstance(outcome, Delivered | Gone | Refused):
+            if job.link is not None and not job.link.useful:
+                self.pool.link_useful(job.link)
+            self._conclude(job, outcome)
+            return
+        self.reasons["retry", outcome.reason] += 1
+        if outcome.spoiled and job.link is not None:
+            job.link.drain(outcome.reason)
+        if isinstance(outcome, Misconfigured):
+            self._alert(outcome.reason)
+        job.retries += 1
+        self._rest(job, self._patience.delay(outcome, job.retries - 1, self._random))
+
+    def _conclude(self, job: Job, outcome: Delivered | Gone | Refused) -> None:
         if isinstance(outcome, Delivered):
-            job.call.delivered += 1
+            job.call.delivered_one(job.push)
             self._end(job, End.DELIVERED)
         elif isinstance(outcome, Gone):
             self._gone(job, outcome)
-        elif isinstance(outcome, Refused):
-            self._end(job, End.REFUSED, outcome.reason)
         else:
-            self.reasons["retry", outcome.reason] += 1
-            if outcome.spoiled and job.link is not None:
-                job.link.drain(outcome.reason)
-            if isinstance(outcome, Misconfigured):
-                self._alert(outcome.reason)
-            self._rest(job, self._patience.delay(outcome, job.retries, self._random))
-            job.retries += 1
+            self._end(job, End.REFUSED, outcome.reason)
 
     def _gone(self, job: Job, gone: Gone) -> None:
         """End it; its caller waits until the device is forgotten, so that the reply can say so."""
-        self._count(End.GONE, gone.reason)
-        forgotten = self._forget(job.push, gone, job.sent_at)
+        self._count(job, End.GONE, gone.reason)
+        forgotten = maybeDeferred(self._forget, job.push, gone, job.sent_at)
 
         def failed(failure: Failure) -> None:
             log.failure("Lane {lane} failed to forget a device", failure, lane=self.name)
@@ -296,17 +287,15 @@ class Lane:
         elif due >= job.deadline:
             self._end(job, End.EXPIRED, "before its retry")
         elif seconds:
+            self._put_down(job)
+            self._resting.add(job, seconds)
             if seconds >= WORTH_WAITING:
                 job.settle()
-            self._resting[job] = self._clock.callLater(seconds, self._again, job)
         else:
             self._requeue(job)
 
-    def _again(self, job: Job) -> None:
-        del self._resting[job]
-        self._requeue(job)
-
     def _requeue(self, job: Job) -> None:
+        self._put_down(job)
         self._queue.put(job, first=True)
         if not self.ready:
             job.settle()
@@ -314,36 +303,57 @@ class Lane:
         self._sweep_soon()
         self.pump()
 
-    def _shed(self, count: int) -> None:
-        for _ in range(count):
-            if self._queue:
-                job = self._queue.shed()
+    def _shed(self, count: int) -> list[Job]:
+        """Take out so many: each time the oldest of the server that holds most by then."""
+        if count <= 0:
+            return []
+        resting = Counter(self._resting.counts())
+        shed = []
+        for server in islice(biggest_first(resting + Counter(self._queue.counts())), count):
+            if resting[server]:
+                resting[server] -= 1
+                shed.append(self._resting.take(server))
             else:
-                job = next(iter(self._resting))
-                self._resting.pop(job).cancel()
-            self._end(job, End.EXPIRED, "shed")
+                shed.append(self._queue.shed(server))
+        return shed
 
     def _sweep_soon(self) -> None:
         if self._sweep_call is None:
             self._sweep_call = self._clock.callLater(1.0, self._sweep)
 
     def _sweep(self) -> None:
-        """Once a second while something waits: end what waited too long."""
+        """Once a second while something waits: end what waited too long, and stay connected."""
         self._sweep_call = None
-        for job in self._queue.expired(self._clock.seconds()):
-            self._end(job, End.EXPIRED, "in the queue")
+        self._end_all(self._queue.expired(self._clock.seconds()), End.EXPIRED, "in the queue")
         if self._queue:
+            self.pool.wake()
             self._sweep_soon()
         self._check_stopped()
 
     def _end(self, job: Job, end: End, reason: str = "") -> None:
-        self._count(end, reason)
+        self._count(job, end, reason)
         job.settle()
 
-    def _count(self, end: End, reason: str) -> None:
+    def _end_all(self, jobs: Iterable[Job], end: End, reason: str) -> None:
+        """End them together: no caller hears of one while the others are in no book."""
+        jobs = list(jobs)
+        for job in jobs:
+            self._count(job, end, reason)
+        for job in jobs:
+            job.settle()
+
+    def _count(self, job: Job, end: End, reason: str) -> None:
+        self._put_down(job)
         self.ledger.ends[end] += 1
         if reason:
             self.reasons[end.value, reason] += 1
+
+    def _put_down(self, job: Job) -> None:
+        """Let go of a job in the very step that queues, rests or counts it."""
+        job.link = None
+        if job.in_hand:
+            job.in_hand = False
+            self._in_hand -= 1
 
     def _alert(self, reason: str) -> None:
         """Tell the operator, every ten minutes at most for each reason."""
@@ -357,28 +367,24 @@ class Lane:
             )
 
     def _check_stopped(self) -> None:
-        stopped = self._stopped
-        if stopped is None or self._queue or self._resting or self._in_flight:
-            return
-        if self._stop_call is not None:
-            self._stop_call.cancel()
-            self._stop_call = None
-        if not stopped.called:
-            stopped.callback(None)
+        if self._stopped is not None and not self.waiting:
+            self._finish_stop()
 
     def _stop_now(self) -> None:
-        self._stop_call = None
-        self._lose([*self._queue.remove(lambda _job: True), *self._resting])
-        assert self._stopped is not None
-        if not self._stopped.called:
+        self._lose([*self._queue.remove(lambda _job: True), *self._resting.remove()])
+        self._finish_stop()
+
+    def _finish_stop(self) -> None:
+        """Say so; what is in flight still may end as its link's end has it."""
+        for call in (self._stop_call, self._sweep_call):
+            if call is not None and call.active():
+                call.cancel()
+        self._stop_call = self._sweep_call = None
+        if self._stopped is not None and not self._stopped.called:
             self._stopped.callback(None)
 
     def _lose(self, jobs: Sequence[Job]) -> None:
         """End what the stop leaves no time for."""
-        for job in jobs:
-            call = self._resting.pop(job, None)
-            if call is not None:
-                call.cancel()
-            self._end(job, End.LOST, "stopped")
+        self._end_all(jobs, End.LOST, "stopped")
         if jobs:
             log.error("Lane {lane} lost {count} pushes", lane=self.name, count=len(jobs))

@@ -22,6 +22,7 @@ from zope.interface import implementer
 
 from bouncerd.endings import Ending, GoAway
 from bouncerd.http2 import Conversation, Request
+from bouncerd.words import words
 
 log = Logger()
 
@@ -106,13 +107,15 @@ class Link(Protocol):
         self._flush_call: IDelayedCall | None = None
         self._close_at: float | None = None
         self._ping_sent_at: float | None = None
-        self._silent = 0  # deadlines that passed without an answer in between
+        self._silent = 0  # deadlines of requests since whose sending nothing was answered
         self._answers_then = 0
+        self._answered_at = self._busy_since = float("-inf")
         self._reading = False
         self._paused_at: float | None = None
         self._told_ready = self._told_draining = self._closing = False
         self._why = ""
         self.session: object = None  # what the provider keeps for one connection
+        self.useful = False  # its pool says so once a push was judged on its merits
         self.born = self.heard = self.used = clock.seconds()
         self.sent_at = float("-inf")  # of the latest request
 
@@ -147,6 +150,11 @@ class Link(Protocol):
         return self._conversation.answers
 
     @property
+    def farewell(self) -> str:
+        """Why we end it, "" while we do not."""
+        return self._why
+
+    @property
     def in_flight(self) -> int:
         """How many requests it holds that have not ended."""
         return self._conversation.pending
@@ -158,6 +166,8 @@ class Link(Protocol):
 
     def send(self, ticket: Ticket, request: Request) -> None:
         """Give it a request: written at the end of this reactor turn."""
+        if not self._conversation.pending:
+            self._busy_since = self._clock.seconds()
         self._conversation.submit(ticket, request)
         self.used = self.sent_at = self._clock.seconds()
         self._deadlines[ticket] = self.used + self._manners.answer_within
@@ -168,6 +178,7 @@ class Link(Protocol):
         ending = self._conversation.withdraw(ticket)
         if ending is not None:
             self._tell([ending])
+            self._after_event()
             self._flush_soon()
 
     def drain(self, why: str) -> None:
@@ -204,6 +215,8 @@ class Link(Protocol):
         self._reading = True
         try:
             endings = self._conversation.receive(data)
+            if self.answers != self._answers_then:
+                self._answers_then, self._answered_at, self._silent = self.answers, self.heard, 0
             if endings:
                 self._tell(endings)
             self._after_event()
@@ -213,7 +226,7 @@ class Link(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """End what is left, in its right way."""
-        why = self._why or words(reason)
+        why = self._why or words(reason, self.transport)
         for call in (self._tick_call, self._flush_call):
             if call is not None and call.active():
                 call.cancel()
@@ -251,6 +264,8 @@ class Link(Protocol):
         if conversation.ready and not self._told_ready:
             self._told_ready = True
             self._owner.link_ready(self)
+        if conversation.closed and not self._closing:
+            self._why = self._why or f"it broke the protocol: {conversation.why}"
         if conversation.draining or conversation.closed:
             if not self._told_draining:
                 self._told_draining = True
@@ -271,7 +286,10 @@ class Link(Protocol):
         self._close_at = self._clock.seconds() + self._manners.pong_within
         if self.transport is not None:
             self.transport.unregisterProducer()
-            self.transport.loseConnection()
+            if self._conversation.ready:
+                self.transport.loseConnection()
+            else:  # perhaps in mid-handshake, where TLS would wait for it to end
+                self.transport.abortConnection()
 
     def _flush_soon(self) -> None:
         if not self._reading and self._flush_call is None:
@@ -308,23 +326,24 @@ class Link(Protocol):
             return "no HTTP/2 SETTINGS in time"
         if self._ping_sent_at is not None and now >= self._ping_sent_at + manners.pong_within:
             return "no answer to a PING in time"
-        if self._paused_at is not None and now >= self._paused_at + manners.answer_within:
+        deaf_since = self._paused_at if self._conversation.ready else None  # else: the handshake
+        if deaf_since is not None and now >= deaf_since + manners.answer_within:
             return "the peer has stopped reading"
         if self._silent >= manners.silent_deadlines:
             return "requests in a row without an answer"
         return ""
 
     def _give_up_late(self, now: float) -> None:
-        late = []
+        late: dict[Ticket, float] = {}
         for ticket, deadline in self._deadlines.items():
             if deadline > now:
                 break
-            late.append(ticket)
-        for ticket in late:
-            # The deadline starts when the link gets the request, so that no stream leaks.
-            if self.answers != self._answers_then:
-                self._silent, self._answers_then = 0, self.answers
-            self._silent += 1
+            late[ticket] = deadline
+        for ticket, deadline in late.items():
+            # The deadline starts when the link gets the request, so that no stream leaks. It tells
+            # of the connection only if nothing else was answered meanwhile.
+            if deadline - self._manners.answer_within >= self._answered_at:
+                self._silent += 1
             self.withdraw(ticket)
 
     def _keep(self, now: float) -> None:
@@ -332,7 +351,7 @@ class Link(Protocol):
         manners = self._manners
         busy = self._conversation.open_streams > 0
         quiet = manners.quiet if busy else manners.idle_ping
-        last = self.heard if busy else max(self.heard, self.used)
+        last = max(self.heard, self._busy_since if busy else self.used)
         if self._conversation.exhausted or now >= self.born + self._max_age:
             self.drain("its age")
         elif not busy and manners.idle_close is not None and now >= self.used + manners.idle_close:
@@ -340,33 +359,3 @@ class Link(Protocol):
         elif quiet is not None and now >= last + quiet and self._ping_sent_at is None:
             self._ping_sent_at = now
             self._conversation.ping()
-
-
-#: What a failure to connect or a lost connection is called in logs and on the health page.
-_WORDS: dict[str, str] = {
-    "ConnectionRefusedError": "connection refused",
-    "ConnectError": "connection failed",
-    "ConnectionDone": "closed by the peer",
-    "ConnectionLost": "connection lost",
-    "ConnectionAborted": "given up by us",
-    "DNSLookupError": "host name not found",
-    "NoRouteError": "no route to the host",
-    "TimeoutError": "no connection in time",
-    "TCPTimedOutError": "no connection in time",
-    "VerificationError": "the certificate is not for this host name",
-    "CancelledError": "stopped",
-}
-
-
-def words(reason: Failure) -> str:
-    """Put a connection's failure in our words, plus OpenSSL's own constants; no foreign text."""
-    error = reason.value
-    assert error is not None
-    for ancestor in type(error).__mro__:
-        if ancestor.__name__ in _WORDS:
-            return _WORDS[ancestor.__name__]
-    if type(error).__module__.startswith("OpenSSL"):
-        details = error.args[0] if error.args else []
-        names = [str(entry[-1]) for entry in details] if isinstance(details, list) else []
-        return "TLS: " + (", ".join(names) or "closed without goodbye")
-    return type(error).__name__

@@ -94,6 +94,7 @@ class Device:
     registered_at: float
     user_id: int | None = None
     user_uuid: str | None = None
+    sealed: bool = False  # registered end to end: `id` is a SealedDevice's, and no user is known
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -17,6 +17,7 @@ class Patience:
     longest: float = 900.0
     misconfigured: float = 60.0  # the operator must act: ask now and then whether that happened
     cut_off: float = 0.0  # before the one repetition of a push of unknown fate
+    refused: float = 0.1  # after REFUSED_STREAM (apns.md 5.5)
 
     def delay(self, outcome: Retry | Misconfigured, retries: int, random: Random) -> float:
         """Return the wait before the next attempt, after `retries` earlier retries.
@@ -32,6 +33,10 @@ class Patience:
             after, first = outcome.after or 0.0, self.first
         back_off = min(first * 2.0 ** min(retries, 16), self.longest)
         return max(after, back_off) * (1 + 0.25 * random.random())
+
+    def refused_delay(self, refusals: int, random: Random) -> float:
+        """Return the wait after REFUSED_STREAM, longer each time: a thousand pushes would loop."""
+        return self.refused * 2.0 ** min(refusals, 6) * (1 + random.random())
 
 
 APNS_PATIENCE = Patience()

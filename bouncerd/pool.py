@@ -9,19 +9,22 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Protocol as Interface
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import ConnectingCancelledError
 from twisted.internet.interfaces import IDelayedCall, IProtocol, IProtocolFactory, IReactorTime
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from bouncerd.link import Link, Manners, words
+from bouncerd.link import Link, Manners
+from bouncerd.words import words
 
 log = Logger()
 
 #: Seconds between two dials at least (apns.md 5.7: opening quickly looks like an attack).
 SPACING = 1.0
+#: Seconds for a dial to come to anything, name look-up included.
+DIAL_WITHIN = 30.0
 #: Back-off after failures: the first delay, and the longest, in seconds.
 FIRST_DELAY, LONGEST_DELAY = 1.0, 60.0
 #: The same where the provider refuses our credential: no second will cure that (apns.md 5.5).
@@ -90,7 +93,7 @@ class Pool:
         self._dial_call: IDelayedCall | None = None
         self._dialed_at = -SPACING
         self._failures = 0
-        self._refused = ""
+        self._refused = False  # our credential, lately
         self._why = "not started"
         self._changed_at = clock.seconds()
         self._wanted_at = clock.seconds()
@@ -101,6 +104,7 @@ class Pool:
         """Dial, and go on dialing."""
         self._lodger = lodger
         self._running = True
+        self._why = "connecting"
         self.wake()
 
     def stop(self) -> Deferred[None]:
@@ -141,7 +145,7 @@ class Pool:
 
     def state(self) -> PoolState:
         """Return what to tell of it."""
-        why = "" if self._ready else self._refused or self._why
+        why = "" if self._ready else self._why
         return PoolState(len(self._ready), self._size, why, self._changed_at)
 
     # --- for its links
@@ -154,36 +158,49 @@ class Pool:
             log.info("Provider {provider} is up", provider=self._name)
         self._maintain()
 
-    def link_roomy(self, link: Link) -> None:
+    def link_roomy(self, _link: Link) -> None:
         """Have the lodger use the room."""
-        if link.answers and (self._failures or self._refused):
-            self._failures, self._refused = 0, ""
         if self._lodger is not None:
             self._lodger.pump()
 
+    def link_useful(self, link: Link) -> None:
+        """Hear that a push was judged on its merits: neither network nor credential is at fault.
+
+        Once for each link, or one that works would hide that all others fail, once a second.
+        """
+        link.useful = True
+        self._failures, self._refused = 0, False
+
     def link_draining(self, link: Link) -> None:
-        """Replace it at once; it goes when it has finished."""
+        """Replace it at once, unless nobody used it; it goes when it has finished."""
         self._discount(link)
-        if link.goaway is not None:
-            refusal = self._refusal(link.goaway.debug)
-            if refusal and not link.answers:
-                self._refused = refusal
-        self._maintain()
+        refusal = self._refusal_of(link)
+        if refusal:
+            self._why, self._refused = refusal, True
+        if link.farewell != "idle":
+            self._maintain()
 
     def link_lost(self, link: Link, why: str) -> None:
         """Connect again; slower if it was good for nothing."""
         self._links.remove(link)
         self._wanted_at = max(self._wanted_at, link.sent_at)
         self._discount(link)
-        if self._running:
-            if link.answers or why in {"idle", "its age"}:
-                self._failures = 0
-            else:
-                self._failed(why)
-        self._maintain()
+        if link.useful or why in {"idle", "its age"}:
+            self._failures = 0
+            self._why = why
+        elif self._running:
+            self._failed(self._refusal_of(link) or why)
+        if why != "idle":
+            self._maintain()
         self._check_gone()
 
     # --- within
+
+    def _refusal_of(self, link: Link) -> str:
+        """Return why the provider dislikes our credential, if it said so in its GOAWAY."""
+        if link.goaway is None or link.useful:
+            return ""
+        return self._refusal(link.goaway.debug) or ""
 
     def _discount(self, link: Link) -> None:
         if link not in self._ready:
@@ -219,9 +236,9 @@ class Pool:
         self._dial_call = self._clock.callLater(delay, self._dial)
 
     def _back_off(self) -> float:
-        if not self._failures:
+        if not self._failures and not self._refused:
             return 0.0
-        delay = min(FIRST_DELAY * 2.0 ** min(self._failures - 1, 10), LONGEST_DELAY)
+        delay = min(FIRST_DELAY * 2.0 ** min(max(self._failures - 1, 0), 10), LONGEST_DELAY)
         if self._refused:
             delay = max(delay, REFUSED_DELAY)
         return delay * (0.5 + 0.5 * self._random.random())
@@ -230,7 +247,9 @@ class Pool:
         if self._wanted() == 0:
             return
         self._dialed_at = self._clock.seconds()
-        dialing = self._dialing = self._connect(_LinkFactory(self._build))
+        dialing = self._dialing = maybeDeferred(self._connect, _LinkFactory(self._build))
+        # A name server may be silent for ever, and one dial at a time is all there is.
+        dialing.addTimeout(DIAL_WITHIN, self._clock)
         dialing.addCallbacks(self._connected, self._not_connected)
 
     def _build(self) -> Link:

@@ -36,8 +36,8 @@ _NUMBERS = """
 """
 _NAMES = """
     account app call code device environment instance kind lane link mode method name
-    outcome provider request request_id route schema section server state table token topic
-    version
+    outcome provider public_key request request_id route schema section server state table token
+    topic version
 """
 _PHRASES = "hint reason rest what why"
 _TEXTS = "address endpoint listen path place problem warning"

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
@@ -107,7 +107,7 @@ class Bouncerd(Service):
         super().stopService()  # type: ignore[no-untyped-call]  # likewise
         running, self._running = self._running, None
         if running is None:
-            raise RuntimeError("not running")
+            return succeed(None)  # never started, or asked twice
         return Deferred.fromCoroutine(self._stop(running))
 
     async def _stop(self, running: _Running) -> None:

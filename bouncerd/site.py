@@ -51,10 +51,23 @@ class Request(server.Request):
     def handleContentChunk(self, data: bytes) -> None:
         """Keep a piece of the body, if that is not more than may come."""
         self._size += len(data)
-        if self._size <= self.limit:
-            super().handleContentChunk(data)
-        else:
+        site: Site = self.channel.site
+        if self._size > self.limit:
             self.channel.refuse(413, "Request body too large")
+        elif self._size > site.bounds.body and not site.has_room_for(self):
+            self.channel.refuse(503, "The push bouncer is busy; try again later.")
+        else:
+            super().handleContentChunk(data)
+
+    def finish(self) -> None:
+        """End it: its answer is written."""
+        self.channel.site.long_bodies.discard(self)
+        super().finish()
+
+    def connectionLost(self, reason: Failure) -> None:
+        """End it: nobody waits for its answer."""
+        self.channel.site.long_bodies.discard(self)
+        super().connectionLost(reason)
 
     def process(self) -> None:
         """Answer it; the resource is the same for all paths."""
@@ -146,6 +159,7 @@ class Site(server.Site):
         self.clock = clock
         self.bounds = bounds or Bounds()
         self.channels: set[Channel] = set()
+        self.long_bodies: set[Request] = set()
         self.line_quota = LineQuota(clock)
         self._now = now
         self._verbose = verbose
@@ -168,6 +182,13 @@ class Site(server.Site):
         if self._sweep_call is None:
             self._sweep_call = self.clock.callLater(1.0, self._sweep)
         return channel
+
+    def has_room_for(self, request: Request) -> bool:
+        """Say whether there is room for a long body, and keep it; it ends with its request."""
+        if request not in self.long_bodies and len(self.long_bodies) >= self.bounds.long_bodies:
+            return False
+        self.long_bodies.add(request)
+        return True
 
     def startFactory(self) -> None:
         """Start. (Twisted's own keeps a clock running for its access log.)"""

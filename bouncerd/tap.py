@@ -3,41 +3,64 @@
 import gc
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
+from importlib import import_module
 from pathlib import Path
 from random import SystemRandom
 from typing import Any
 
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import HostnameEndpoint, serverFromString, wrapClientTLS
-from twisted.internet.interfaces import IListeningPort, IProtocolFactory
+from twisted.internet.endpoints import (
+    HostnameEndpoint,
+    TCP4ClientEndpoint,
+    TCP6ClientEndpoint,
+    serverFromString,
+    wrapClientTLS,
+)
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamClientEndpoint
 from twisted.logger import Logger
+from twisted.names.client import Resolver as DNSResolver
 from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 from twisted.python.usage import Options as TwistedOptions
 from twisted.web.client import Agent, BrowserLikePolicyForHTTPS
 
 from bouncerd import logs
-from bouncerd.api import Api
+from bouncerd.addresses import IPAddress
+from bouncerd.api import LONG_BODIES, Api
 from bouncerd.apns import Apns, goaway_outcome
 from bouncerd.bearer import GoogleAssertion, ProviderToken
 from bouncerd.bouncer import Bouncer, Rules
+from bouncerd.boxes import Boxes
+from bouncerd.challenge import Challenge
+from bouncerd.channel import Bounds
 from bouncerd.config import ApnsSection, Config, ConfigError, FcmSection, read
+from bouncerd.dialling import CONNECT_TIME, Dialler
 from bouncerd.fcm import Fcm
 from bouncerd.health import Admin
 from bouncerd.lane import Forget, Lane, Provider
 from bouncerd.link import Manners
+from bouncerd.links import Links
+from bouncerd.mailboxes import Mailboxes
+from bouncerd.markup import Contact
 from bouncerd.model import Misconfigured
 from bouncerd.oauth import AccessToken
+from bouncerd.pages import Pages, Setting
 from bouncerd.patience import APNS_PATIENCE, FCM_PATIENCE, Patience
 from bouncerd.pool import Pool
+from bouncerd.registry import Admission, Registry
+from bouncerd.resolving import Names
 from bouncerd.routes import Routes
+from bouncerd.sealedpush import SealedPushes
 from bouncerd.service import Bouncerd, CannotStart, Parts
 from bouncerd.site import Site
 from bouncerd.store.base import Store, StoreError
 from bouncerd.store.sqlite import SQLiteStore
+from bouncerd.strangers import Strangers
 from bouncerd.tls import TrustRoots, client_options
+from bouncerd.transfers import Transfers
+from bouncerd.uploading import Uploads
 
 # The reactor offers more than any of its interfaces alone.
 reactor: Any = _reactor
@@ -142,12 +165,23 @@ def _parts(config: Config) -> Parts:
         token.on_change = lane.pump
         fcm.update(dict.fromkeys(fcm_section.servers or [None], lane))
     routes = Routes(apns, fcm)
-    bouncer = Bouncer(store, routes, reactor, time.time, _rules(config))
+    free_users = config.entitlement.free_users
+    bouncer = Bouncer(store, routes, reactor, time.time, _rules(config), free_users=free_users)
+    links = Links(store, time.time, config.bouncerd.public_url, config.bouncerd.support)
+    names = Names(DNSResolver("/etc/resolv.conf", reactor=reactor), reactor)
     api = Api(
         bouncer,
+        _registry(config, store, names),
+        _transfers(config, store, names),
+        _strangers(config),
         store,
         reactor,
+        sealed=_sealed(config, store, routes),
+        uploads=Uploads(store, reactor, time.time, free_users),
+        links=links,
+        now=time.time,
         answer_within=config.bouncerd.answer_within,
+        requests_per_minute=config.limits.requests_per_minute,
         support=config.bouncerd.support,
     )
 
@@ -157,7 +191,9 @@ def _parts(config: Config) -> Parts:
         return "" if ok or state is None else f"access token: {state.name} {state.reason}".strip()
 
     admin = Admin(store, routes.lanes, routes.nowhere, reactor, token_state)
-    site, admin_site = Site(api.resource(), reactor, time.time), Site(admin, reactor, time.time)
+    pages = _pages(config, api, store, links)
+    site = Site(pages, reactor, time.time, Bounds(bodies=LONG_BODIES))
+    admin_site = Site(admin, reactor, time.time)
     site.noisy = admin_site.noisy = False  # service.py says where we serve
     gc.freeze()  # what is built lives as long as the process: collections need not visit it
     return Parts(store, routes.lanes, list(tokens.values()), site, admin_site)
@@ -173,11 +209,63 @@ def _store(config: Config) -> Store:
         raise CannotStart(f"store: {error}") from None
 
 
+def _registry(config: Config, store: Store, names: Names) -> Registry:
+    registration, mailboxes = config.registration, None
+    if registration.check_email_domain:
+        mailboxes = Mailboxes(names, reactor, _disposable_domains())
+    grace, support = registration.old_key_grace, config.bouncerd.support
+    admission = Admission(registration.open, grace, support)
+    return Registry(store, reactor, time.time, admission, mailboxes)
+
+
+def _disposable_domains() -> Container[str]:
+    """Return the domains of throw-away addresses, if the package that lists them is installed."""
+    try:
+        domains: Container[str] = import_module("disposable_email_domains").blocklist
+    except ImportError:
+        return frozenset()
+    return domains
+
+
+def _transfers(config: Config, store: Store, names: Names) -> Transfers:
+    agent = Agent.usingEndpointFactory(reactor, Dialler(names, _connector, reactor))
+    challenge = Challenge(agent, reactor)
+    return Transfers(store, challenge, reactor, time.time, config.bouncerd.support)
+
+
+def _connector(address: IPAddress, port: int) -> IStreamClientEndpoint:
+    kind = TCP4ClientEndpoint if address.version == 4 else TCP6ClientEndpoint
+    return kind(reactor, str(address), port, timeout=CONNECT_TIME)
+
+
+def _strangers(config: Config) -> Strangers:
+    proxies = config.bouncerd.trusted_proxies
+    return Strangers(config.limits.registrations_per_hour, proxies, reactor)
+
+
+def _sealed(config: Config, store: Store, routes: Routes) -> SealedPushes:
+    boxes, free_users = Boxes(config.e2ee.private_keys), config.entitlement.free_users
+    if boxes.public_keys:
+        log.info(
+            "Phones may seal registrations to {count} keys; the current one is {public_key}",
+            count=len(boxes.public_keys),
+            public_key=boxes.public_keys[0],
+        )
+    return SealedPushes(store, routes, reactor, time.time, _rules(config), boxes, free_users)
+
+
+def _pages(config: Config, api: Api, store: Store, links: Links) -> Pages:
+    daemon = config.bouncerd
+    contact = Contact(daemon.support, daemon.terms_url)
+    setting = Setting(contact, config.entitlement.free_users, daemon.answer_within)
+    proxies = daemon.trusted_proxies
+    return Pages(api.resource(), store, links, reactor, time.time, setting, proxies)
+
+
 def _rules(config: Config) -> Rules:
     return Rules(
         keep_for=config.bouncerd.keep_for,
         devices_per_user=config.limits.devices_per_user,
-        registration_open=config.registration.open,
         support=config.bouncerd.support,
     )
 

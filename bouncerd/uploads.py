@@ -4,7 +4,7 @@ Pure shapes; wire spelling is analytics.py's, storing is the store's.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class AuditRow:
     event_type: int
     event_time: float
     backfilled: bool
-    extra_data: str  # JSON
+    extra_data: str = field(repr=False)  # JSON
     humans: int | None = None  # sum of all roles, guests included
 
 
@@ -45,7 +45,7 @@ class RealmRow:
     deactivated: bool
     is_system_bot_realm: bool
     authentication_methods: str
-    owner_secret: str
+    owner_secret: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,14 +4,14 @@ Pure: the bytes of a body or a Form in, a frozen request out, or the WireError i
 stand in the order in which callers are told of them.
 """
 
-import json
 from base64 import b64decode
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 from bouncerd import identifiers
-from bouncerd.envelope import WireError, bad_request, parse_json
+from bouncerd.bodies import Object, json_object, optional, or_empty, path, required, typed
+from bouncerd.envelope import WireError, bad_request
 from bouncerd.forms import Form
 from bouncerd.legacy import Payload, checked_apns, checked_gcm
 from bouncerd.model import Device, Identity, Kind
@@ -19,8 +19,12 @@ from bouncerd.model import Device, Identity, Kind
 _MAX_TOKEN = 4096
 _MAX_APP_ID = 1024  # becomes a header field
 
-_T = TypeVar("_T")
-_Object = Mapping[str, Any]
+
+@dataclass(frozen=True, slots=True)
+class RealmRequest:
+    """What names a realm and no user."""
+
+    realm_uuid: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +82,7 @@ class Notified:
     total_apple_devices: int
     deleted_android_devices: list[str] = field(repr=False)
     deleted_apple_devices: list[str] = field(repr=False)
-    realm: _Object | None = None
+    realm: Object | None = None
 
 
 def parse_register(form: Form) -> Registration:
@@ -122,19 +126,19 @@ def parse_unregister_all(form: Form) -> UserRequest:
 
 def parse_notify(content: bytes) -> Notify:
     """Read `push/notify`."""
-    body = _object(content, "RemoteServerNotificationPayload")
-    user_id = _optional(body, "user_id", int)
-    user_uuid = _optional(body, "user_uuid", str)
-    realm_uuid = _optional(body, "realm_uuid", str)
-    gcm_payload = _or_empty(body, "gcm_payload", dict)
-    apns_payload = _or_empty(body, "apns_payload", dict)
-    gcm_options = _or_empty(body, "gcm_options", dict)
+    body = json_object(content, "RemoteServerNotificationPayload")
+    user_id = optional(body, "user_id", int)
+    user_uuid = optional(body, "user_uuid", str)
+    realm_uuid = optional(body, "realm_uuid", str)
+    gcm_payload = or_empty(body, "gcm_payload", dict)
+    apns_payload = or_empty(body, "apns_payload", dict)
+    gcm_options = or_empty(body, "gcm_options", dict)
     android_devices = _texts(body, "android_devices")
     apple_devices = _texts(body, "apple_devices")
-    user = identifiers.identity(user_id, user_uuid, _path("user_uuid"))
+    user = identifiers.identity(user_id, user_uuid, path("user_uuid"))
     return Notify(
         user,
-        identifiers.realm(realm_uuid, user, _path("realm_uuid")),
+        identifiers.realm(realm_uuid, user, path("realm_uuid")),
         checked_gcm(gcm_payload),
         checked_apns(apns_payload, gcm_payload),
         gcm_options,
@@ -149,22 +153,22 @@ _TEST_KEYS |= {"base_payload"}
 
 def parse_test_notification(content: bytes) -> TestNotification:
     """Read `push/test_notification`; other than `push/notify` it refuses unknown keys."""
-    body = _object(content, "TestNotificationPayload")
-    token = _required(body, "token", str)
-    token_kind = _required(body, "token_kind", int)
-    user_id = _required(body, "user_id", int)
-    user_uuid = _required(body, "user_uuid", str)
-    realm_uuid = _optional(body, "realm_uuid", str)
-    base_payload = _required(body, "base_payload", dict)
+    body = json_object(content, "TestNotificationPayload")
+    token = required(body, "token", str)
+    token_kind = required(body, "token_kind", int)
+    user_id = required(body, "user_id", int)
+    user_uuid = required(body, "user_uuid", str)
+    realm_uuid = optional(body, "realm_uuid", str)
+    base_payload = required(body, "base_payload", dict)
     for key in body:
         if key not in _TEST_KEYS:
-            raise bad_request(f'Argument "{key}" at {_path(key)} is unexpected')
-    user = identifiers.identity(user_id, user_uuid, _path("user_uuid"))
-    realm = identifiers.realm(realm_uuid, user, _path("realm_uuid"))
+            raise bad_request(f'Argument "{key}" at {path(key)} is unexpected')
+    user = identifiers.identity(user_id, user_uuid, path("user_uuid"))
+    realm = identifiers.realm(realm_uuid, user, path("realm_uuid"))
     return TestNotification(user, realm, token_kind, token, base_payload)
 
 
-def render_notified(notified: Notified) -> _Object:
+def render_notified(notified: Notified) -> Object:
     """Return the members of `push/notify`'s answer."""
     return {
         "total_android_devices": notified.total_android_devices,
@@ -196,6 +200,16 @@ def deleted_apple(listed: Iterable[str], devices: Iterable[Device]) -> list[str]
         else:
             deleted.append(token)
     return sorted(deleted)
+
+
+def realm_elsewhere() -> WireError:
+    """Build the answer to a request about another server's realm (9.1)."""
+    return WireError(
+        403,
+        "REMOTE_REALM_SERVER_MISMATCH_ERROR",
+        "Your organization is registered to a different Zulip server."
+        " Please contact Zulip support for assistance in resolving this issue.",
+    )
 
 
 def unrecognised_device() -> WireError:
@@ -250,58 +264,6 @@ def _is_hex(token: str) -> bool:
     return True
 
 
-def _object(content: bytes, model: str) -> _Object:
-    try:
-        text = content.decode()
-    except UnicodeDecodeError:
-        text = None
-    if text is None:
-        raise bad_request("Malformed payload")
-    try:
-        body = parse_json(text)
-    except ValueError:
-        raise bad_request("Malformed JSON") from None
-    if not isinstance(body, dict):
-        # The name is the reference's own for this body. Callers show it to nobody.
-        raise bad_request(
-            f"Invalid request: Input should be a valid dictionary or instance of {model}"
-        )
-    return body
-
-
-def _path(*steps: str | int) -> str:
-    return "request" + "".join(f"[{json.dumps(step, ensure_ascii=False)}]" for step in steps)
-
-
-_NAMES: Mapping[type, str] = {
-    int: "an integer",
-    str: "a string",
-    list: "a list",
-    dict: "a dict",
-}
-
-
-def _typed(value: object, kind: type[_T], *path: str | int) -> _T:
-    if type(value) is not kind:  # exactly: a bool is no integer here
-        raise bad_request(f"{_path(*path)} is not {_NAMES[kind]}")
-    return value
-
-
-def _required(body: _Object, name: str, kind: type[_T]) -> _T:
-    if name not in body:
-        raise bad_request(f"{_path(name)} field is missing: Field required")
-    return _typed(body[name], kind, name)
-
-
-def _optional(body: _Object, name: str, kind: type[_T]) -> _T | None:
-    value = body.get(name)
-    return None if value is None else _typed(value, kind, name)
-
-
-def _or_empty(body: _Object, name: str, kind: type[_T]) -> _T:
-    return _typed(body[name], kind, name) if name in body else kind()
-
-
-def _texts(body: _Object, name: str) -> list[str]:
-    values: list[Any] = _or_empty(body, name, list)
-    return [_typed(value, str, name, index) for index, value in enumerate(values)]
+def _texts(body: Object, name: str) -> list[str]:
+    values: list[Any] = or_empty(body, name, list)
+    return [typed(value, str, name, index) for index, value in enumerate(values)]

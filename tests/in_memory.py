@@ -18,16 +18,23 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
+from twisted.web.iweb import IAgent
 
-from bouncerd.api import Api
+from bouncerd.addresses import IPNetwork
+from bouncerd.api import LONG_BODIES, Api
 from bouncerd.basicauth import digest
 from bouncerd.bouncer import Bouncer, Rules
+from bouncerd.boxes import Boxes
 from bouncerd.calls import Call
+from bouncerd.challenge import Challenge
 from bouncerd.channel import Bounds, Channel
 from bouncerd.lane import Lane
+from bouncerd.links import Links
+from bouncerd.mailboxes import Mailboxes
+from bouncerd.markup import Contact
 from bouncerd.model import (
     Delivered,
-    Device,
+    Found,
     Gone,
     Identity,
     Kind,
@@ -35,10 +42,18 @@ from bouncerd.model import (
     Push,
     Server,
 )  # fmt: skip
+from bouncerd.pages import Pages, Setting
+from bouncerd.registry import Admission, Registry
+from bouncerd.resolving import Names
 from bouncerd.routes import Routes
+from bouncerd.sealedpush import SealedPushes
 from bouncerd.site import Site
 from bouncerd.store.base import Store, StoreUnavailable
 from bouncerd.store.sqlite import SQLiteStore
+from bouncerd.strangers import Strangers
+from bouncerd.transfers import Transfers
+from bouncerd.uploading import Uploads
+from tests.names import DISPOSABLE, Nowhere, RecordedNames
 
 ORG_ID = "5c1f8a52-3d0e-4b7e-9a51-0f2f6d1c7a10"
 KEY = "k" * 64
@@ -92,7 +107,7 @@ class RecordingLane:
     def _end(self, call: Call, push: Push) -> None:
         outcome = self.outcome(push)
         if isinstance(outcome, Delivered):
-            call.delivered += 1
+            call.delivered_one(push)
         if isinstance(outcome, Gone) and self.forget is not None:
             forgotten = self.forget(push, outcome, self._now())
             forgotten.addCallback(lambda _: call.settle_one())
@@ -118,9 +133,9 @@ class TroubledStore(SQLiteStore):
         self.lookups += 1
         return self._or_trouble(lambda: super(TroubledStore, self).server(uuid))
 
-    def lookup(self, uuid: str, identity: Identity) -> Deferred[tuple[Server | None, list[Device]]]:
+    def find(self, uuid: str, identity: Identity | None, realm_uuid: str | None) -> Deferred[Found]:
         self.lookups += 1
-        return self._or_trouble(lambda: super(TroubledStore, self).lookup(uuid, identity))
+        return self._or_trouble(lambda: super(TroubledStore, self).find(uuid, identity, realm_uuid))
 
     def forget(
         self, server_id: int, device_ids: Sequence[int], registered_before: float
@@ -154,21 +169,58 @@ class Daemon:
         support: str = "",
         verbose: bool = False,
         answer_within: float = 12.0,
+        requests_per_minute: int = 1000,
+        at: float = NOW,
+        public_url: str = "https://push.example.org",
+        trusted: Sequence[IPNetwork] = (),
+        boxes: Boxes | None = None,
+        free_users: int | None = None,
+        admission: Admission | None = None,
+        agent: IAgent | None = None,
+        registrations_per_hour: int = 1_000_000,
     ) -> None:
         self.clock = Clock()
-        self.clock.advance(NOW)
+        self.clock.advance(at)
         now = self.clock.seconds
         self.store: Store = store(now) if store else SQLiteStore(None, None, now)
         self.apns, self.fcm = RecordingLane(now), RecordingLane(now)
         apns, fcm = cast(Lane, self.apns), cast(Lane, self.fcm)
         self.routes = Routes({None: apns}, {None: fcm})
         rules = rules or Rules(keep_for=3600.0, devices_per_user=200)
-        self.bouncer = Bouncer(self.store, self.routes, self.clock, now, rules)
-        self.apns.forget = self.fcm.forget = self.bouncer.forget
-        self.api = Api(
-            self.bouncer, self.store, self.clock, answer_within=answer_within, support=support
+        self.bouncer = Bouncer(
+            self.store, self.routes, self.clock, now, rules, free_users=free_users
         )
-        self.site = Site(self.api.resource(), self.clock, now, bounds, verbose=verbose)
+        self.sealed = SealedPushes(
+            self.store, self.routes, self.clock, now, rules, boxes or Boxes(), free_users
+        )
+        self.apns.forget = self.fcm.forget = self.bouncer.forget
+        links = Links(self.store, now, public_url, support)
+        mailboxes = Mailboxes(Names(RecordedNames(), self.clock), self.clock, DISPOSABLE)
+        admission = admission or Admission(support=support)
+        self.registry = Registry(self.store, self.clock, now, admission, mailboxes)
+        challenge = Challenge(agent or Nowhere(), self.clock)
+        self.transfers = Transfers(self.store, challenge, self.clock, now, support)
+        self.api = Api(
+            self.bouncer,
+            self.registry,
+            self.transfers,
+            Strangers(registrations_per_hour, trusted, self.clock),
+            self.store,
+            self.clock,
+            sealed=self.sealed,
+            uploads=Uploads(self.store, self.clock, now, free_users),
+            links=links,
+            now=now,
+            answer_within=answer_within,
+            requests_per_minute=requests_per_minute,
+            support=support,
+        )
+        setting = Setting(Contact(support, "https://example.org/terms"), free_users, answer_within)
+        resource = self.api.resource()
+        pages = Pages(resource, self.store, links, self.clock, now, setting, trusted)
+        self.site = Site(
+            pages, self.clock, now, bounds or Bounds(bodies=LONG_BODIES), verbose=verbose
+        )
 
     @property
     def pushes(self) -> list[Push]:

@@ -49,6 +49,7 @@ class Connection:
         self.frames: list[str] = []
         self.writes = 0
         self.open = True
+        self.aborted = False
         self.deaf = False  # reads nothing: the transport's buffer fills
         self.client: Link | None = None
         self._clock = clock
@@ -78,6 +79,7 @@ class Connection:
 
     def abortConnection(self) -> None:  # noqa: N802
         """Close at once."""
+        self.aborted = True
         self._clock.callLater(0, self.lose, ConnectionLost())
 
     def registerProducer(self, producer: Link, streaming: bool) -> None:  # noqa: N802

@@ -12,6 +12,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from bouncerd.api import PREFIX
+from bouncerd.model import Found
 from tests.in_memory import (
     ANDROID,
     APP,
@@ -98,7 +99,7 @@ class RoutingTests(ApiTests):
         """What there is not, a newer server is told in JSON, whatever its method."""
         for path in [
             "/", "*", "/nope", "/%ff", "/%00", "/api/v1/remotes", PREFIX, PREFIX + "push/notify/",
-            PREFIX + "PUSH/notify", PREFIX + "push/e2ee/register", "/api/remotes/push/notify",
+            PREFIX + "PUSH/notify", PREFIX + "push/e2ee/nope", "/api/remotes/push/notify",
             "http://host/api/v1/remotes/push/notify", "/../" + PREFIX, PREFIX + "push/./notify",
         ]:  # fmt: skip
             for method in ["GET", "POST", "OPTIONS"]:
@@ -332,12 +333,12 @@ class HangUpTests(ApiTests):
         asked: list[Deferred[Any]] = []
 
         class SlowStore(TroubledStore):
-            def lookup(self, *_: object) -> Deferred[Any]:
+            def find(self, *_: object) -> Deferred[Any]:
                 asked.append(Deferred(lambda _: asked.clear()))
                 return asked[-1]
 
         self.daemon = Daemon(store=SlowStore)
         self.hang_up()
         self.assertEqual(len(asked), 1, "it was cancelled")
-        asked[0].callback((None, []))
+        asked[0].callback(Found(None))
         self.assertEqual(list(self.logged), [])

@@ -40,7 +40,7 @@ class FaultTests(ApiTests):
             spell("POST", PREFIX + "push/notify", body, {"Authorization": basic()})
         )
         channel.connectionLost(Failure(ConnectionDone()))
-        self.store.lookup = None  # type: ignore[method-assign, assignment]
+        self.store.find = None  # type: ignore[method-assign, assignment]
         self.daemon.apns.release()
         self.assertIn("TypeError", self.log())
         self.assertNotIn("canary", self.log())

@@ -1,18 +1,15 @@
-"""What the bouncer does for servers: enrolling, phones, pushes, dead tokens."""
+"""What the bouncer does for servers: phones, pushes, dead tokens."""
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from dataclasses import replace
 from typing import Any
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from bouncerd.basicauth import digest
 from bouncerd.bouncer import Caller, Rules
-from bouncerd.enrolment import Enrolment
 from bouncerd.envelope import WireError
-from bouncerd.model import Gone, Identity, Kind, Message, Push, Server
-from bouncerd.store.sqlite import SQLiteStore
+from bouncerd.model import Gone, Identity, Kind, Message, Push
 from bouncerd.wire import Notify, Registration, Unregistration
 from tests.in_memory import (
     ANDROID,
@@ -57,8 +54,8 @@ class BouncerTests(SynchronousTestCase):
         return str(self.failing(work, WireError).msg)
 
     def caller(self, user: Identity = BOTH, org_id: str = ORG_ID, within: float = 12.0) -> Caller:
-        server, devices = result(self.daemon.store.lookup(org_id, user))
-        return Caller(server, devices, self.daemon.clock.seconds() + within)
+        found = result(self.daemon.store.find(org_id, user, None))
+        return Caller(found.server, found.devices, self.daemon.clock.seconds() + within)
 
     def register(
         self,
@@ -77,68 +74,6 @@ class BouncerTests(SynchronousTestCase):
     def notify(self, **changes: Any) -> Notify:
         nothing = Notify(BOTH, None, {}, {}, {}, [], [])
         return replace(nothing, **changes)
-
-
-class HastyStore(SQLiteStore):
-    """A store that knows no server at first: the other call is not through yet."""
-
-    def __init__(self, now: Callable[[], float]) -> None:
-        super().__init__(None, None, now)
-        self._asked = 0
-
-    def server(self, uuid: str) -> Deferred[Server | None]:
-        self._asked += 1
-        # The first question is the fixture's own.
-        return succeed(None) if self._asked == 2 else super().server(uuid)
-
-
-class EnrolTests(BouncerTests):
-    """Servers that want to be known."""
-
-    def asked(self, **changes: Any) -> Enrolment:
-        new = Enrolment(OTHER_ID, digest("k"), "other.example.org", "a@example.org", None)
-        return replace(new, **changes)
-
-    def enrol(self, **changes: Any) -> bool:
-        by = self.daemon.clock.seconds() + 12
-        return bool(self.run_now(self.daemon.bouncer.enrol(self.asked(**changes), by)))
-
-    def refusal(self, **changes: Any) -> Any:
-        work = self.daemon.bouncer.enrol(self.asked(**changes), NOW + 12)
-        return self.failing(work, WireError)
-
-    def test_new_then_known(self) -> None:
-        """A server is new once; then its facts and key are overwritten."""
-        self.assertTrue(self.enrol(new_key_digest=digest("ignored")))
-        self.assertFalse(self.enrol(hostname="new.example.org", new_key_digest=digest("n")))
-        server = result(self.daemon.store.server(OTHER_ID))
-        self.assertEqual((server.hostname, server.key_digest), ("new.example.org", digest("n")))
-        self.assertEqual(self.refusal().code, "INVALID_ZULIP_SERVER")
-        self.assertEqual(self.refusal().data, {"role": OTHER_ID})
-
-    def test_a_taken_host_name(self) -> None:
-        """No two servers have one host name, neither from the start nor by an update."""
-        error = self.refusal(hostname="chat.example.org")
-        self.assertEqual(error.code, "HOSTNAME_ALREADY_IN_USE_BOUNCER_ERROR")
-        self.assertEqual(error.data, {"hostname": "chat.example.org"})
-        self.enrol()
-        error = self.refusal(hostname="chat.example.org")
-        self.assertEqual(error.code, "HOSTNAME_ALREADY_IN_USE_BOUNCER_ERROR")
-        self.assertEqual(result(self.daemon.store.server(OTHER_ID)).hostname, "other.example.org")
-
-    def test_two_at_once(self) -> None:
-        """Of two first registrations of one server at once the second is an update."""
-        self.daemon = Daemon(store=HastyStore, rules=self.rules)
-        self.daemon.enrol(OTHER_ID, "k", "other.example.org")
-        self.assertFalse(self.enrol())
-
-    def test_not_open(self) -> None:
-        """A bouncer that is not open takes no new server, and says whom to ask."""
-        rules = replace(self.rules, registration_open=False, support="ops@example.org")
-        self.daemon = Daemon(rules=rules)
-        self.assertIn("Contact ops@example.org", self.refusal().msg)
-        self.daemon.enrol(OTHER_ID, "k", "other.example.org")
-        self.assertFalse(self.enrol(contact_email="b@example.org"))
 
 
 class PhoneTests(BouncerTests):
@@ -193,9 +128,9 @@ class ForgetTests(BouncerTests):
         self.register(org_id=OTHER_ID)
 
     def push(self) -> Push:
-        server, devices = result(self.daemon.store.lookup(ORG_ID, BOTH))
+        found = result(self.daemon.store.find(ORG_ID, BOTH, None))
         messages = Message(Kind.APNS, b"{}"), None
-        [push] = self.daemon.bouncer._pushes(server, devices, messages)
+        [push] = self.daemon.bouncer._pushes(found.server, found.devices, messages)
         return push
 
     def left(self) -> tuple[bool, bool]:

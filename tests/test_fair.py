@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from bouncerd.fair import FairQueue
+from bouncerd.fair import FairQueue, biggest_first
 
 
 @dataclass(eq=False)
@@ -63,7 +63,11 @@ class FairQueueTests(SynchronousTestCase):
             queue.put(Item("big", number))
         queue.put(Item("big", 9, urgent=False))
         queue.put(Item("small", 5))
-        self.assertEqual(names([queue.shed(), queue.shed()]), [9, 0])
+        self.assertEqual(names([queue.shed("big"), queue.shed("big")]), [9, 0])
+
+    def test_who_holds_most_by_then_pays(self) -> None:
+        """Room is made by the biggest down to the size of the next, then by both in turn."""
+        self.assertEqual("".join(biggest_first({"a": 2, "b": 4, "c": 1})), "bbababc")
 
     def test_expired_leave(self) -> None:
         """What waited too long is found without being its turn."""
@@ -92,7 +96,9 @@ class FairQueueTests(SynchronousTestCase):
                 queue.put(item, first=data.draw(st.booleans()))
                 put.append(number)
             elif action == 5 and queue:
-                out[(queue.take() if data.draw(st.booleans()) else queue.shed()).name] += 1
+                biggest = next(biggest_first(queue.counts()))
+                assert queue.held(biggest) == max(queue.counts().values())
+                out[(queue.take() if data.draw(st.booleans()) else queue.shed(biggest)).name] += 1
             elif action == 6:
                 out.update(names(queue.expired(data.draw(st.floats(0, 10)))))
             else:

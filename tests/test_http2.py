@@ -1,6 +1,7 @@
 """The HTTP/2 core: frames in, endings out; every request ends exactly once."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -432,6 +433,32 @@ class WindowTests(SynchronousTestCase):
         self.assertTrue(conversation.closed)
 
 
+class UnforeseenTests(SynchronousTestCase):
+    """What no known bytes cause."""
+
+    def test_an_exception_in_mid_read_loses_no_ending(self) -> None:
+        """A request whose answer was read before an unforeseen exception is ended with the rest."""
+        peer = Peer()
+        conversation = connected(peer)
+        first, second = submitted(conversation, 2)
+        conversation.data_to_send()
+
+        class Odd(bytes):
+            """Bytes that cannot be cut after the first frame."""
+
+            def __getitem__(self, part: Any) -> Any:
+                if part.start > len(answer):
+                    raise MemoryError
+                return super().__getitem__(part)
+
+        answer = peer.answer(1)
+        with self.assertRaises(MemoryError):
+            conversation.receive(Odd(answer + peer.answer(3)))
+        endings = conversation.finish("the connection was lost")
+        self.assertEqual([ending.ticket for ending in endings], [first, second])
+        self.assertIsInstance(endings[0], Answered)
+
+
 class FaultTests(SynchronousTestCase):
     """What breaks the protocol ends the connection, and every request on it."""
 
@@ -517,6 +544,13 @@ class FaultTests(SynchronousTestCase):
         conversation.data_to_send()
         start = b"\x00\x00\x01\x01\x00\x00\x00\x00\x01\x88"
         conversation.receive(start + b"\x00\x00\x00\x09\x00\x00\x00\x00\x01")
+        self.assertTrue(conversation.closed)
+
+    def test_a_settings_storm_ends_sooner(self) -> None:
+        """SETTINGS cost us most, since each may move a thousand windows: a tenth is a flood."""
+        peer = Peer()
+        conversation = connected(peer)
+        conversation.receive(b"".join(peer.settings(window=size) for size in range(1_001)))
         self.assertTrue(conversation.closed)
 
     def test_pings_both_ways(self) -> None:

@@ -11,21 +11,26 @@ PACKAGE = Path(__file__).parent.parent / "bouncerd"
 # Top to bottom. A module imports from rows below its own: never up, never sideways.
 ABOVE = """
 tap
-service api health
-bouncer site
-routes channel store.sqlite
-lane oauth store.writer
-pool calls store.file
-link tls deadline logs store.statements store.steps
-redaction store.base
+service api health pages
+sealedpush strangers
+reading
+bouncer site registry
+routes channel uploading store.sqlite transfers mailboxes
+lane oauth store.writer challenge dialling
+job
+pool calls turns store.file resolving
+links markup link tls deadline resting logs store.statements store.steps store.devices store.sealing store.uploading
+redaction words store.base store.finding
+store.rows
 """
 # ------ Twisted above this line, none below
 BELOW = """
-apns fcm wire config enrolment
+sealed analytics billing
+apns fcm wire bulk realms config enrolment proofs
 bearer legacy forms basicauth sections fair ledger patience
-identifiers http2 files settings listening answers
-envelope credentials ini control endings stream
-frames fields uploads
+identifiers entitlement members http2 files settings listening answers limits bodies
+envelope credentials ini control endings stream boxes headers addresses
+frames fields uploads seals
 model
 """
 ROWS = [row.split() for row in (ABOVE + BELOW).split("\n") if row]
@@ -39,8 +44,10 @@ KNOWN_BY = {
     "psycopg2": {"store.postgres"},
     "h2": {"control", "fakes"},
     "hyperframe": {"control", "fakes"},
-    "hpack": {"http2", "fakes"},
-    "treq": {"oauth"},
+    "hpack": {"headers", "fakes"},
+    "nacl": {"boxes"},
+    "treq": {"oauth", "challenge"},
+    "twisted.names": {"resolving", "tap"},
     "sqlite3": {"store.file", "store.sqlite", "store.statements", "store.steps", "store.writer"},
     "asyncio": set[str](),
     "twisted.internet.reactor": {"tap", "fakes"},

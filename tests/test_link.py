@@ -7,7 +7,8 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from bouncerd.endings import Answered, Lost, Unsent
-from bouncerd.link import Link, Manners, words
+from bouncerd.link import Link, Manners
+from bouncerd.words import words
 from tests.http2_kit import a_request
 from tests.memory import Connection, Ear
 
@@ -110,6 +111,43 @@ class LinkTests(SynchronousTestCase):
                 self.pass_seconds(1)
         self.assertEqual(self.diary.told[-1], "lost: requests in a row without an answer")
 
+    def test_hung_pushes_among_answered_ones_prove_nothing(self) -> None:
+        """Pushes that hang do not cost a connection that answers all others."""
+        self.linked(max_streams=10)
+        hung = self.send(4)
+        self.connection.requests = []
+        for _ in range(40):
+            self.send()
+            self.connection.answer_all()
+            self.pass_seconds(1)
+        self.assertEqual([type(ear.endings[0]) for ear in hung], [Lost] * 4)
+        self.assertTrue(self.connection.open)
+
+    def test_no_ping_with_the_first_push_after_silence(self) -> None:
+        """Quiet is counted from the first push in flight: Google takes offence at more PINGs."""
+        self.linked(Manners(answer_within=15, quiet=5), max_streams=5)
+        self.pass_seconds(100)
+        self.send()
+        self.pass_seconds(4)
+        self.assertNotIn("Ping", self.connection.frames)
+        self.pass_seconds(2)
+        self.assertIn("Ping", self.connection.frames)
+
+    def test_a_handshake_that_hangs_is_called_so(self) -> None:
+        """TLS pauses a link until its handshake is done: no peer has stopped reading then."""
+        self.linked(Manners(answer_within=15, quiet=5))
+        self.link.pauseProducing()
+        self.pass_seconds(22)
+        self.assertEqual(self.diary.told, ["lost: no HTTP/2 SETTINGS in time"])
+
+    def test_drained_by_deadlines_it_closes(self) -> None:
+        """A link that says goodbye is closed when its last push is given up, not later."""
+        self.linked(Manners(answer_within=5, quiet=50, drain_within=30), max_streams=5)
+        self.send()
+        self.link.drain("its age")
+        self.pass_seconds(7)
+        self.assertEqual(self.diary.told[-1], "lost: its age")
+
     def test_busy_and_silent_is_pinged_then_left(self) -> None:
         """With pushes in flight and 15 s of silence a PING goes out; 10 s later it is over."""
         self.linked(max_streams=10)
@@ -171,6 +209,14 @@ class LinkTests(SynchronousTestCase):
         self.assertEqual(self.diary.told, ["lost: no HTTP/2 SETTINGS in time"])
         self.assertIsInstance(ear.endings[0], Unsent)
 
+    def test_a_goodbye_in_mid_handshake_is_short(self) -> None:
+        """A stop does not wait for a TLS handshake that may never end."""
+        self.linked()
+        self.link.drain("stopping")
+        self.clock.advance(0)
+        self.assertEqual(self.diary.told, ["draining", "lost: stopping"])
+        self.assertTrue(self.connection.aborted)
+
     def test_another_protocol_is_refused(self) -> None:
         """A peer that negotiated http/1.1 is a TLS-intercepting proxy, and called so."""
         self.linked()
@@ -187,7 +233,8 @@ class LinkTests(SynchronousTestCase):
         self.clock.advance(0)
         self.assertEqual(self.connection.frames[-1], "GoAway")
         self.assertIsInstance(ear.endings[0], Lost)
-        self.assertEqual(self.diary.told[1:], ["draining", "lost: closed by the peer"])
+        why = "lost: it broke the protocol: a frame for a stream that was never opened"
+        self.assertEqual(self.diary.told[1:], ["draining", why])
 
     def test_backpressure_stops_new_streams(self) -> None:
         """While the peer does not read, nothing more is opened; when it reads again, it goes on."""
@@ -246,3 +293,6 @@ class WordsTests(SynchronousTestCase):
         self.assertEqual(words(Failure(DNSLookupError("canary"))), "host name not found")
         self.assertEqual(words(Failure(tls)), "TLS: certificate verify failed")
         self.assertEqual(words(Failure(KeyError("canary"))), "KeyError")
+        alert = Failure(SSL.Error([("SSL routines", "", "tlsv1 alert unknown ca")]))
+        refused = "TLS: refused by the provider, which says: tlsv1 alert unknown ca"
+        self.assertEqual(words(alert), refused)

@@ -2,6 +2,8 @@
 
 from random import Random
 
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IProtocol, IProtocolFactory
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -147,3 +149,72 @@ class PoolTests(SynchronousTestCase):
         self.assertEqual((len(ear.endings), self.server.open), (1, []))
         self.pass_seconds(100)
         self.assertEqual(len(self.server.dials), 2)
+
+    def test_an_idle_link_is_not_replaced_while_others_work(self) -> None:
+        """What few pushes leave unused is closed, and not opened again every three minutes."""
+        pool = self.pool(GOOGLE, size=2)
+        self.pass_seconds(3)
+        for _ in range(60):
+            link = pool.pick()
+            assert link is not None
+            link.send(Ear(), a_request())
+            self.pass_seconds(1)
+            self.server.answer_all()
+            self.pass_seconds(19)
+        self.assertLess(len(self.server.dials), 4)
+
+    def test_a_good_link_does_not_hide_the_others_failures(self) -> None:
+        """Where only one connection is let in, the second is not tried every second."""
+        pool = self.pool(size=2)
+        self.clock.advance(0.5)
+        link = pool.pick()
+        assert link is not None
+        for _ in range(600):
+            link.send(Ear(), a_request())
+            self.clock.advance(0.5)
+            self.server.answer_all()
+            if not link.useful:
+                pool.link_useful(link)
+            for connection in self.server.open[1:]:
+                connection.lose()
+        self.assertLess(len(self.server.dials), 20)
+
+    def test_a_refusal_is_what_is_told(self) -> None:
+        """The page says what the provider dislikes, not that it closed the connection."""
+        pool = self.pool(size=1)
+        self.pass_seconds(1)
+        connection = self.server.connections[0]
+        connection.say(connection.peer.goaway(0, 0, b'{"reason":"BadCertificate"}'))
+        connection.lose()
+        self.pass_seconds(20)
+        self.assertEqual((len(self.server.dials), pool.state().why), (1, "BadCertificate"))
+
+    def test_why_is_of_now(self) -> None:
+        """What the page tells is about the last connection, not about one long ago."""
+        self.server.refusing = True
+        pool = self.pool(GOOGLE, size=1)
+        self.assertEqual(pool.state().why, "connecting")
+        self.pass_seconds(1)
+        self.assertEqual(pool.state().why, "connection failed")
+        self.server.refusing = False
+        self.pass_seconds(190)
+        self.assertEqual((pool.ready, pool.state().why), (False, "idle"))
+
+    def test_a_dial_that_comes_to_nothing(self) -> None:
+        """A dial that hangs, or fails in an unforeseen way, is not the last."""
+        connect, hung = self.server.connect, []
+
+        def odd(factory: IProtocolFactory) -> "Deferred[IProtocol]":
+            hung.append(self.clock.seconds())
+            if len(hung) == 1:
+                return Deferred()
+            if len(hung) == 2:
+                raise RuntimeError
+            return connect(factory)
+
+        self.server.connect = odd  # type: ignore[method-assign]
+        pool = self.pool(size=1)
+        self.pass_seconds(29)
+        self.assertEqual(hung, [0.0])
+        self.pass_seconds(10)
+        self.assertTrue(pool.ready)

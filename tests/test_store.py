@@ -25,6 +25,10 @@ from tests.test_store_contract import (
     StoreCase,
 )
 from tests.test_store_devices import DevicesContract
+from tests.test_store_life import LifeContract
+from tests.test_store_realms import RealmsContract, UsersContract
+from tests.test_store_sealed import SealedContract
+from tests.test_store_uploads import UploadsContract
 
 
 class InMemory(StoreCase):
@@ -35,8 +39,12 @@ class InMemory(StoreCase):
     def open_store(self) -> Store:
         return SQLiteStore(None, None, lambda: 1000.0)
 
+    def select(self, query: str) -> list[tuple[Any, ...]]:
+        assert isinstance(self.store, SQLiteStore)
+        return self.store._reading.execute(query).fetchall()
 
-class InThread(StoreCase):
+
+class InThread(InMemory):
     """SQLite as the daemon uses it: a file, and a thread that writes."""
 
     __test__ = False
@@ -57,20 +65,80 @@ class InMemoryServersTests(InMemory, ServersContract):
     __test__ = True
 
 
-class InMemoryDevicesTests(InMemory, DevicesContract):
-    """Devices in memory."""
-
-    __test__ = True
-
-
 class InThreadServersTests(InThread, ServersContract):
     """Servers in a file."""
 
     __test__ = True
 
 
+class InMemoryLifeTests(InMemory, LifeContract):
+    """The life of servers in memory."""
+
+    __test__ = True
+
+
+class InThreadLifeTests(InThread, LifeContract):
+    """The life of servers in a file."""
+
+    __test__ = True
+
+
+class InMemoryRealmsTests(InMemory, RealmsContract):
+    """Realms in memory."""
+
+    __test__ = True
+
+
+class InThreadRealmsTests(InThread, RealmsContract):
+    """Realms in a file."""
+
+    __test__ = True
+
+
+class InMemoryUploadsTests(InMemory, UploadsContract):
+    """Uploads in memory."""
+
+    __test__ = True
+
+
+class InThreadUploadsTests(InThread, UploadsContract):
+    """Uploads in a file."""
+
+    __test__ = True
+
+
+class InMemoryUsersTests(InMemory, UsersContract):
+    """Counting users in memory."""
+
+    __test__ = True
+
+
+class InThreadUsersTests(InThread, UsersContract):
+    """Counting users in a file."""
+
+    __test__ = True
+
+
+class InMemoryDevicesTests(InMemory, DevicesContract):
+    """Devices in memory."""
+
+    __test__ = True
+
+
 class InThreadDevicesTests(InThread, DevicesContract):
     """Devices in a file."""
+
+    __test__ = True
+
+
+class InMemorySealedTests(InMemory, SealedContract):
+    """Phones registered end to end in memory."""
+
+    __test__ = True
+
+
+class InThreadSealedTests(InThread, SealedContract):
+    """Phones registered end to end in a file."""
 
     __test__ = True
 
@@ -166,7 +234,7 @@ class StoreModelTests(SynchronousTestCase):
         rows: dict[Key, float] = {}
         for number, uuid in ((1, ONE), (2, TWO)):
             for identity in (ALICE, BOB):
-                for device in self.successResultOf(store.lookup(uuid, identity))[1]:
+                for device in self.successResultOf(store.find(uuid, identity, None)).devices:
                     user = device.user_id if device.user_uuid is None else device.user_uuid
                     assert user is not None
                     apns = device.kind == Kind.APNS

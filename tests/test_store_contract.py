@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IReactorFromThreads
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from bouncerd.model import Device, Identity, Kind, Server
+from bouncerd.model import Device, Found, Identity, Kind, Server
 from bouncerd.store.base import Conflict, Store
 
 T = TypeVar("T")
@@ -45,6 +45,10 @@ class Mailbox:
         """Keep a call for the test's thread."""
         self._calls.put(lambda: callable(*args, **kwargs))
 
+    def is_empty(self) -> bool:
+        """Tell whether no thread has called since."""
+        return self._calls.empty()
+
     def wait_for(self, deferred: Deferred[Any]) -> None:
         """Run what threads ask for until a Deferred has fired; give up after 10 seconds."""
         while not deferred.called:
@@ -62,6 +66,10 @@ class StoreCase(SynchronousTestCase):
 
     def wait_for(self, deferred: Deferred[Any]) -> None:
         """Return when the Deferred has fired; here it has."""
+
+    def select(self, query: str) -> list[tuple[Any, ...]]:
+        """Look into the tables, for what no method of a store returns."""
+        raise NotImplementedError
 
     def setUp(self) -> None:
         self.store = self.open_store()
@@ -106,7 +114,13 @@ class StoreCase(SynchronousTestCase):
         self.do(self.store.register(server, identity, kind, token, app_id, now))
 
     def devices(self, identity: Identity = ALICE, uuid: str = ONE) -> list[Device]:
-        return self.do(self.store.lookup(uuid, identity))[1]
+        return self.do(self.store.find(uuid, identity, None)).devices
+
+    def events(self, server: int | None = None) -> list[str]:
+        """Return what is recorded of a server."""
+        server = self.one if server is None else server
+        query = f"SELECT event FROM server_events WHERE server_id = {server} ORDER BY id"
+        return [event for (event,) in self.select(query)]
 
     def tokens(self, identity: Identity = ALICE, uuid: str = ONE) -> list[str]:
         return [device.token for device in self.devices(identity, uuid)]
@@ -131,7 +145,7 @@ class ServersContract(StoreCase):
         stranger = "33333333-3333-4333-8333-333333333333"
         self.assertIsNone(self.do(self.store.server(stranger)))
         self.assertIsNone(self.do(self.store.server_by_hostname("three.example.org")))
-        self.assertEqual(self.do(self.store.lookup(stranger, ALICE)), (None, []))
+        self.assertEqual(self.do(self.store.find(stranger, ALICE, ONE)), Found(None))
 
     def test_host_name_is_exact_text(self) -> None:
         """Host names are not folded: as for the reference, another case is another name."""

@@ -1,6 +1,6 @@
 """What every store must do with devices: find, renew, delete, and keep tenants apart."""
 
-from bouncerd.model import Device, Identity, Kind
+from bouncerd.model import Device, Found, Identity, Kind
 from tests.test_store_contract import (
     ALICE,
     ALICE_BY_ID,
@@ -23,8 +23,9 @@ class DevicesContract(StoreCase):
     def test_device_is_found_as_registered(self) -> None:
         """A registered phone comes back with all that a push needs."""
         self.register("c0ffee", ALICE_BY_UUID, now=1234.5)
-        server, [device] = self.do(self.store.lookup(ONE, ALICE))
-        self.assertEqual(server, self.known(ONE))
+        found = self.do(self.store.find(ONE, ALICE, None))
+        [device] = found.devices
+        self.assertEqual(found.server, self.known(ONE))
         expected = Device(
             device.id, Kind.APNS, "c0ffee", APP, 1234.5, None, ALICE_BY_UUID.user_uuid
         )
@@ -159,7 +160,7 @@ class DevicesContract(StoreCase):
                 self.assertNotIn("canary", self.refused(refusal, ValueError))
             self.assertIsNone(self.do(self.store.server(bad)))
             self.assertIsNone(self.do(self.store.server_by_hostname(bad)))
-            self.assertEqual(self.do(self.store.lookup(bad, odd)), (None, []))
+            self.assertEqual(self.do(self.store.find(bad, odd, bad)), Found(None))
             self.assertEqual(self.devices(odd), [])
             self.assertFalse(self.do(self.store.unregister(self.one, odd, Kind.FCM, bad)))
             self.assertEqual(self.do(self.store.forget_everywhere(Kind.FCM, bad, bad, 1e12)), 0)

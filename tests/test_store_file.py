@@ -20,12 +20,12 @@ ONE = "11111111-1111-4111-8111-111111111111"
 ALICE = Identity(7, "3b5a8c6e-0d8f-4c7e-9a51-2f1f3e6d7c80")
 NOBODY_ELSE = 65534
 
-FIRST = shipped_steps()[0]
-SECOND = Step(
-    2,
+NOW = shipped_steps()
+NEXT = Step(
+    len(NOW) + 1,
     """
-    ALTER TABLE servers ADD COLUMN plan INTEGER NOT NULL DEFAULT 100;  -- for this test
-    CREATE TABLE realms (id INTEGER PRIMARY KEY, uuid TEXT NOT NULL) STRICT;
+    ALTER TABLE servers ADD COLUMN colour INTEGER NOT NULL DEFAULT 100;  -- for this test
+    CREATE TABLE cats (id INTEGER PRIMARY KEY, uuid TEXT NOT NULL) STRICT;
     """,
 )
 
@@ -62,8 +62,8 @@ class FileCase(SynchronousTestCase):
         return line
 
     def tokens(self, store: SQLiteStore) -> list[str]:
-        _, devices = self.successResultOf(store.lookup(ONE, ALICE))
-        return [device.token for device in devices]
+        found = self.successResultOf(store.find(ONE, ALICE, None))
+        return [device.token for device in found.devices]
 
     def names(self) -> set[str]:
         return {entry.name for entry in self.directory.iterdir()}
@@ -125,7 +125,7 @@ class CreationTests(FileCase):
 
     def test_failing_to_create_leaves_nothing(self) -> None:
         """A start that cannot make the schema leaves no file behind, only the lock."""
-        broken = (FIRST, Step(2, "CREATE TABLE servers (x)"))
+        broken = (*NOW, Step(NEXT.number, "CREATE TABLE servers (x)"))
         self.refusal(lambda: self.open_store(steps=broken))
         self.assertEqual(self.names(), {"bouncerd.db.lock"})
 
@@ -192,11 +192,11 @@ class RefusalTests(FileCase):
 
     def test_newer_schema(self) -> None:
         """After a downgrade the operator reads which versions meet."""
-        self.make(steps=(FIRST, SECOND))
-        line = self.refusal(lambda: self.open_store(steps=(FIRST,)))
-        self.assertIn("version 2", line)
-        self.assertIn("up to 1", line)
-        self.assertEqual(self.tokens(self.open_store(steps=(FIRST, SECOND))), ["c0ffee"])
+        self.make(steps=(*NOW, NEXT))
+        line = self.refusal(lambda: self.open_store(steps=NOW))
+        self.assertIn(f"version {NEXT.number}", line)
+        self.assertIn(f"up to {len(NOW)}", line)
+        self.assertEqual(self.tokens(self.open_store(steps=(*NOW, NEXT))), ["c0ffee"])
 
     def test_directory_is_read_only(self) -> None:
         """A directory without the right to write is refused in one line."""
@@ -261,8 +261,8 @@ class BesideTests(FileCase):
 
     def test_tool_does_not_upgrade_under_a_daemon(self) -> None:
         """A newer tool leaves the file of a running older daemon alone."""
-        daemon = self.open_store(steps=(FIRST,))
-        line = self.refusal(lambda: self.open_store(beside=True, steps=(FIRST, SECOND)))
+        daemon = self.open_store(steps=NOW)
+        line = self.refusal(lambda: self.open_store(beside=True, steps=(*NOW, NEXT)))
         self.assertIn("in use by another bouncerd", line)
         self.successResultOf(daemon.close())
-        self.successResultOf(self.open_store(beside=True, steps=(FIRST, SECOND)).close())
+        self.successResultOf(self.open_store(beside=True, steps=(*NOW, NEXT)).close())

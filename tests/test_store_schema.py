@@ -8,9 +8,13 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from bouncerd.model import Kind, Server
 from bouncerd.store.base import StoreError
+from bouncerd.store.sqlite import SQLiteStore
 from bouncerd.store.steps import Step, newest, read_steps, shipped_steps
-from tests.test_store_file import FIRST, SECOND, FileCase
+from bouncerd.uploads import Marks
+from tests.test_store_file import NEXT, NOW, ONE, FileCase
+from tests.test_store_uploads import a_count, a_realm_row, a_whole, an_audit_row, an_upload
 
 VECTORS = Path(__file__).parent / "vectors" / "schema"
 
@@ -22,6 +26,16 @@ def shape(path: Path) -> list[tuple[str, ...]]:
     steps = connection.execute("SELECT step FROM schema_steps ORDER BY step").fetchall()
     connection.close()
     return sorted(tuple(map(str, row)) for row in found) + [tuple(map(str, s)) for s in steps]
+
+
+def sizes(path: Path) -> dict[str, int]:
+    """Return how many rows each table has, but for the one that an upgrade adds to."""
+    connection = sqlite3.connect(path)
+    query = "SELECT name FROM sqlite_master WHERE type = 'table' AND name <> 'schema_steps'"
+    tables = [name for (name,) in connection.execute(query)]
+    found = {t: connection.execute(f"SELECT COUNT(*) FROM {t}").fetchone()[0] for t in tables}
+    connection.close()
+    return found
 
 
 class UpgradeTests(FileCase):
@@ -36,10 +50,25 @@ class UpgradeTests(FileCase):
             connection = sqlite3.connect(old)
             connection.executescript(vector.read_text("utf-8"))
             connection.close()
+            before = sizes(old)
             store = self.open_store(old)
             self.assertEqual(self.tokens(store), ["c0ffee"])
             self.successResultOf(store.close())
             self.assertEqual(shape(old), shape(fresh))
+            self.assertEqual({table: sizes(old)[table] for table in before}, before)
+
+    def test_server_from_before_uploads(self) -> None:
+        """A server of the first version has the usual plan, no data, and may upload at once."""
+        connection = sqlite3.connect(self.path)
+        connection.executescript((VECTORS / "0001.sql").read_text("utf-8"))
+        connection.close()
+        store = self.open_store()
+        found = self.successResultOf(store.find(ONE, None, None))
+        self.assertEqual(found.server, Server(1, ONE, "one.example.org", "e@x.org", b"k"))
+        self.assertEqual(self.successResultOf(store.marks(1)), Marks())
+        upload = an_upload([a_count(1)], [], [an_audit_row(1)], [a_realm_row()])
+        [realm] = self.successResultOf(store.upload(1, upload, 2000.0))
+        self.assertEqual((realm.users, realm.plan_type), (7, 100))
 
     def test_every_version_is_recorded(self) -> None:
         """No step is released without a recording of what it made (see tests/vectors/schema)."""
@@ -49,20 +78,20 @@ class UpgradeTests(FileCase):
     def test_steps_one_by_one_or_together(self) -> None:
         """Upgrading by a step equals starting with all steps, and keeps the data."""
         fresh = self.directory / "fresh.db"
-        self.make(fresh, (FIRST, SECOND))
-        self.make(steps=(FIRST,))
-        store = self.open_store(steps=(FIRST, SECOND))
+        self.make(fresh, (*NOW, NEXT))
+        self.make(steps=NOW)
+        store = self.open_store(steps=(*NOW, NEXT))
         self.assertEqual(self.tokens(store), ["c0ffee"])
         self.successResultOf(store.close())
         self.assertEqual(shape(self.path), shape(fresh))
 
     def test_copy_of_the_old_version(self) -> None:
         """Before an upgrade the database is copied, readable by the owner and the old version."""
-        self.make(steps=(FIRST,))
-        self.successResultOf(self.open_store(steps=(FIRST, SECOND)).close())
-        copy = self.directory / "bouncerd.db.version-1"
+        self.make(steps=NOW)
+        self.successResultOf(self.open_store(steps=(*NOW, NEXT)).close())
+        copy = self.directory / f"bouncerd.db.version-{len(NOW)}"
         self.assertEqual(stat.S_IMODE(copy.stat().st_mode), 0o600)
-        store = self.open_store(copy, steps=(FIRST,))
+        store = self.open_store(copy, steps=NOW)
         self.assertEqual(self.tokens(store), ["c0ffee"])
         self.successResultOf(store.close())
 
@@ -74,47 +103,46 @@ class UpgradeTests(FileCase):
 
     def test_step_fails_in_the_middle(self) -> None:
         """A step that fails leaves the version before it, whole and usable."""
-        self.make(steps=(FIRST,))
+        self.make(steps=NOW)
         before = shape(self.path)
-        broken = Step(2, SECOND.sql + "INSERT INTO nowhere VALUES (1);")
-        line = self.refusal(lambda: self.open_store(steps=(FIRST, broken)))
-        self.assertIn("step 2 failed", line)
+        broken = Step(NEXT.number, NEXT.sql + "INSERT INTO nowhere VALUES (1);")
+        line = self.refusal(lambda: self.open_store(steps=(*NOW, broken)))
+        self.assertIn(f"step {NEXT.number} failed", line)
         self.assertEqual(shape(self.path), before)
-        store = self.open_store(steps=(FIRST,))
+        store = self.open_store(steps=NOW)
         self.assertEqual(self.tokens(store), ["c0ffee"])
         self.successResultOf(store.close())
 
     def test_later_step_fails(self) -> None:
         """Of several steps those before the failing one stay, to go on from there."""
-        self.make(steps=(FIRST,))
-        broken = Step(3, "CREATE TABLE servers (x)")
-        self.refusal(lambda: self.open_store(steps=(FIRST, SECOND, broken)))
-        store = self.open_store(steps=(FIRST, SECOND))
+        self.make(steps=NOW)
+        broken = Step(NEXT.number + 1, "CREATE TABLE servers (x)")
+        self.refusal(lambda: self.open_store(steps=(*NOW, NEXT, broken)))
+        store = self.open_store(steps=(*NOW, NEXT))
         self.assertEqual(self.tokens(store), ["c0ffee"])
         self.successResultOf(store.close())
 
     def test_step_that_orphans_rows(self) -> None:
         """A step that leaves devices without their server is undone."""
-        self.make(steps=(FIRST,))
-        broken = Step(2, "DELETE FROM servers")
-        self.assertIn("orphan", self.refusal(lambda: self.open_store(steps=(FIRST, broken))))
-        self.assertEqual(self.tokens(self.open_store(steps=(FIRST,))), ["c0ffee"])
+        self.make(steps=NOW)
+        broken = Step(NEXT.number, "DELETE FROM servers")
+        self.assertIn("orphan", self.refusal(lambda: self.open_store(steps=(*NOW, broken))))
+        self.assertEqual(self.tokens(self.open_store(steps=NOW)), ["c0ffee"])
 
     def test_a_step_may_rebuild_a_table(self) -> None:
         """Replacing a table that others refer to deletes nothing of theirs."""
-        self.make(steps=(FIRST,))
+        self.make(steps=NOW)
+        [table] = [row[3] for row in shape(self.path) if row[:2] == ("table", "servers")]
         rebuild = Step(
-            2,
-            """
-            CREATE TABLE fresh (id INTEGER PRIMARY KEY AUTOINCREMENT, uuid TEXT NOT NULL UNIQUE,
-                hostname TEXT NOT NULL, contact_email TEXT NOT NULL, key_digest BLOB NOT NULL,
-                deactivated INTEGER NOT NULL, created_at REAL NOT NULL) STRICT;
+            NEXT.number,
+            f"""
+            {table.replace("servers", "fresh", 1)};
             INSERT INTO fresh SELECT * FROM servers;
             DROP TABLE servers;
             ALTER TABLE fresh RENAME TO servers;
             """,
         )
-        self.assertEqual(self.tokens(self.open_store(steps=(FIRST, rebuild))), ["c0ffee"])
+        self.assertEqual(self.tokens(self.open_store(steps=(*NOW, rebuild))), ["c0ffee"])
 
 
 class StepFilesTests(SynchronousTestCase):
@@ -153,9 +181,20 @@ class StepFilesTests(SynchronousTestCase):
         for step in shipped_steps():
             inside = False
             for line in step.sql.splitlines():
-                if inside and not line.startswith((")", "    CHECK")):
+                if inside and not line.startswith((")", "    CHECK", "    PRIMARY")):
                     self.assertIn("--", line)
+                if line.startswith("ALTER TABLE"):
+                    self.assertRegex(line, "ADD COLUMN .*;  -- ")
                 inside = (inside or line.startswith("CREATE TABLE")) and not line.startswith(")")
+
+
+def fill(store: SQLiteStore) -> None:
+    """Put something into each table."""
+    rows = [a_count(1)], [a_whole(1)], [an_audit_row(1)]
+    store.upload(1, an_upload(*rows, [a_realm_row()]), 1.0)
+    store.register_sealed(1, b"12345678", Kind.FCM, "decade", None, None, 1.0)
+    store.secret()
+    store.close()
 
 
 def record() -> None:
@@ -165,6 +204,7 @@ def record() -> None:
         case = FileCase()
         case.path = Path(directory) / "bouncerd.db"
         case.make()
+        fill(SQLiteStore(case.path, None, lambda: 1000.0))
         connection = sqlite3.connect(case.path)
         with vector.open("x", encoding="utf-8") as file:
             file.writelines(f"{line}\n" for line in connection.iterdump())

@@ -19,9 +19,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from bouncerd.model import Identity, Kind
 from bouncerd.store import writer
 from bouncerd.store.base import Conflict, StoreUnavailable
+from bouncerd.store.rows import Script
 from bouncerd.store.sqlite import SQLiteStore
-from bouncerd.store.statements import Script
 from tests.test_store_contract import ALICE, APP, ONE, Mailbox
+from tests.test_store_uploads import an_upload
 
 ROOT = Path(__file__).parent.parent
 
@@ -99,21 +100,32 @@ class WriterCase(SynchronousTestCase):
         return events
 
 
-class GroupCommitTests(WriterCase):
-    """Many writes, few transactions."""
+class GroupCommitCase(WriterCase):
+    """A writer that can be kept busy."""
 
     def hold(self) -> threading.Event:
         """Keep the writer busy until the event is set."""
-        gate = threading.Event()
-        held = self.store._writer.put(self.waiting_for(gate))
+        gate, started = threading.Event(), threading.Event()
+        held = self.store._writer.put(self.waiting_for(gate, started))
+        started.wait(10)
         self.addCleanup(self.successResultOf, held)
         self.addCleanup(self.mailbox.wait_for, held)
         self.addCleanup(gate.set)
         return gate
 
-    def waiting_for(self, gate: threading.Event) -> Script[None]:
+    def waiting_for(self, gate: threading.Event, started: threading.Event) -> Script[None]:
+        started.set()
         gate.wait(10)
         yield "SELECT 1", ()
+
+    def half_done(self) -> Script[None]:
+        """A script that writes and then meets a bug of ours."""
+        yield "INSERT INTO devices VALUES (NULL, 1, 99, NULL, 1, 't', x'00', NULL, 1.0)", ()
+        raise ZeroDivisionError
+
+
+class GroupCommitTests(GroupCommitCase):
+    """Many writes, few transactions."""
 
     def test_waiting_writes_share_a_commit(self) -> None:
         """What is asked for while the disk is busy goes to it together."""
@@ -155,16 +167,11 @@ class GroupCommitTests(WriterCase):
         self.assertIn("ROLLBACK TO one", said)
         self.assertLessEqual(said.count("COMMIT"), 2)
 
-    def half_done(self) -> Script[None]:
-        """A script that writes and then meets a bug of ours."""
-        yield "INSERT INTO devices VALUES (NULL, 1, 99, NULL, 1, 't', x'00', NULL, 1.0)", ()
-        raise ZeroDivisionError
-
     def test_acknowledged_is_seen(self) -> None:
         """A read that follows an acknowledged write sees it, at once."""
         for number in range(50):
             self.do(self.register(number))
-            _, [device] = self.do(self.store.lookup(ONE, Identity(number, None)))
+            [device] = self.do(self.store.find(ONE, Identity(number, None), None)).devices
             self.assertEqual(device.user_id, number)
 
     def test_cancelled_write_still_happens(self) -> None:
@@ -200,8 +207,8 @@ class KilledTests(SynchronousTestCase):
         self.assertEqual(child.wait(), -signal.SIGKILL)
         store = SQLiteStore(path, None, lambda: 1.0)
         for number in acknowledged:
-            _, devices = self.successResultOf(store.lookup(ONE, Identity(number, None)))
-            self.assertEqual(len(devices), 1, number)
+            found = self.successResultOf(store.find(ONE, Identity(number, None), None))
+            self.assertEqual(len(found.devices), 1, number)
         self.successResultOf(store.close())
 
 
@@ -213,8 +220,8 @@ class TroubleTests(WriterCase):
         self.do(self.register(1))
         self.other.execute("BEGIN IMMEDIATE")
         self.assertEqual(self.unavailable(self.register(2)), "locked by another process")
-        _, devices = self.do(self.store.lookup(ONE, Identity(1, None)))
-        self.assertEqual(len(devices), 1)
+        found = self.do(self.store.find(ONE, Identity(1, None), None))
+        self.assertEqual(len(found.devices), 1)
         self.other.execute("ROLLBACK")
         self.do(self.register(3))
         self.assertEqual(self.users(), {1, 3})
@@ -280,7 +287,7 @@ class TroubleTests(WriterCase):
         events = self.logged()
         self.other.execute("DROP TABLE devices")
         canary = Identity(None, "canary")
-        self.unavailable(self.store.lookup(ONE, canary))
+        self.unavailable(self.store.find(ONE, canary, None))
         failure = self.store.register(1, canary, Kind.FCM, "canary", None, 1.0)
         self.unavailable(failure)
         self.assertIsNotNone(self.do(self.store.server(ONE)))
@@ -317,7 +324,9 @@ class ClosingTests(WriterCase):
         self.do(self.store.close())
         for late in (
             self.register(1),
-            self.store.lookup(ONE, ALICE),
+            self.store.find(ONE, ALICE, None),
+            self.store.sealed_devices(1, [b"12345678"]),
+            self.store.upload(1, an_upload(), 1.0),
             self.store.secret(),
             self.store.ping(),
             self.store.close(),

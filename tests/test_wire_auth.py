@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from bouncerd.basicauth import Credentials, digest, prove, read_credentials
+from bouncerd.basicauth import Credentials, digest, new_key, prove, read_credentials
 from bouncerd.envelope import WireError
 from bouncerd.model import Server
 
@@ -74,15 +74,19 @@ class ReadTests(SynchronousTestCase):
 class ProveTests(SynchronousTestCase):
     """Whether a server is who it says it is."""
 
-    def told(self, key: str, server: Server | None) -> str:
-        credentials = Credentials("ROLE", UUID, digest(key))
-        error = self.assertRaises(WireError, prove, credentials, server)
+    rotated = replace(SERVER, old_key_digest=digest("former"), old_key_until=1000.0)
+
+    def prove(self, key: str, server: Server | None, now: float = 0.0, **how: bool) -> Server:
+        return prove(Credentials("ROLE", UUID, digest(key)), server, now, **how)
+
+    def told(self, key: str, server: Server | None, now: float = 0.0, **how: bool) -> str:
+        error = self.assertRaises(WireError, self.prove, key, server, now, **how)
         self.assertEqual((error.status, error.code), (401, "UNAUTHORIZED"))
         return str(error.msg)
 
     def test_the_right_key(self) -> None:
         """The right key opens."""
-        self.assertIs(prove(Credentials(UUID, UUID, digest("right")), SERVER), SERVER)
+        self.assertIs(self.prove("right", SERVER), SERVER)
 
     def test_refusals(self) -> None:
         """Unknown, wrong key and deactivated are told apart, in this order."""
@@ -91,3 +95,26 @@ class ProveTests(SynchronousTestCase):
         self.assertIn("key does not match role ROLE", self.told("wrong", SERVER))
         self.assertIn("key does not match role ROLE", self.told("wrong", gone))
         self.assertIn("has been deactivated", self.told("right", gone))
+
+    def test_the_former_key(self) -> None:
+        """After a rotation the former key opens, too, until its time is up."""
+        for key in ["right", "former"]:
+            self.assertIs(self.prove(key, self.rotated, 999.9), self.rotated)
+        self.assertIn("key does not match role ROLE", self.told("former", self.rotated, 1000.0))
+        self.assertIs(self.prove("right", self.rotated, 1000.0), self.rotated)
+
+    def test_where_the_former_key_does_not_do(self) -> None:
+        """What ends a registration takes the current key only."""
+        self.assertIn("key does not match", self.told("former", self.rotated, old_key=False))
+        self.assertIs(self.prove("right", self.rotated, old_key=False), self.rotated)
+
+    def test_a_former_key_of_a_deactivated_server(self) -> None:
+        """The former key gets the same words as the current one: nothing is given away."""
+        gone = replace(self.rotated, deactivated=True)
+        self.assertIn("has been deactivated", self.told("former", gone))
+
+    def test_new_keys(self) -> None:
+        """New keys are 64 letters and digits, no two alike."""
+        keys = {new_key() for _ in range(100)}
+        self.assertEqual(len(keys), 100)
+        self.assertTrue(all(len(key) == 64 and key.isalnum() and key.isascii() for key in keys))

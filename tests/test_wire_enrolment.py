@@ -5,7 +5,13 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from bouncerd.basicauth import digest
-from bouncerd.enrolment import check_email, check_hostname, parse_enrolment
+from bouncerd.enrolment import (
+    check_email,
+    check_hostname,
+    check_uuid,
+    parse_enrolment,
+    split_port,
+)
 from bouncerd.envelope import WireError
 from bouncerd.forms import Form
 
@@ -42,7 +48,7 @@ class ParseTests(SynchronousTestCase):
         bad["hostname"] = "chat.example.org"
         self.assertEqual(self.told(**bad), "Enter a valid email address.")
         bad["contact_email"] = "a@example.org"
-        self.assertEqual(self.told(**bad), "Invalid UUID")
+        parse_enrolment(Form(FIELDS | bad))  # the id comes last, after the domain of the address
 
     def test_uuids(self) -> None:
         """Only a version 4 UUID in its own normal form is an id."""
@@ -51,7 +57,19 @@ class ParseTests(SynchronousTestCase):
             "6ba7b810-9dad-11d1-80b4-00c04fd430c8",
             "{5c1f8a523d0e4b7e9a510f2f6d1c7a10}--",
         ]:
-            self.assertEqual(self.told(zulip_org_id=uuid), "Invalid UUID")
+            error = self.assertRaises(WireError, check_uuid, uuid)
+            self.assertEqual(error.msg, "Invalid UUID")
+        check_uuid(FIELDS["zulip_org_id"])
+
+    def test_ports(self) -> None:
+        """A port is told from the colons of an address."""
+        for text, parts in {
+            "a.org": ("a.org", ""),
+            "a.org:8443": ("a.org", "8443"),
+            "[2001:db8::1]": ("[2001:db8::1]", ""),
+            "[2001:db8::1]:443": ("[2001:db8::1]", "443"),
+        }.items():
+            self.assertEqual(split_port(text), parts)
 
 
 class HostnameTests(SynchronousTestCase):

@@ -8,7 +8,8 @@ from typing import Protocol
 
 from twisted.internet.defer import Deferred
 
-from bouncerd.model import Device, Identity, Kind, Server
+from bouncerd.model import Found, Identity, Kind, Realm, SealedDevice, Server
+from bouncerd.uploads import Marks, Upload
 
 
 class StoreError(Exception):
@@ -19,12 +20,24 @@ class Conflict(Exception):
     """Another row already has what must be unique."""
 
 
+class OutOfOrder(Exception):
+    """A row's id does not exceed all those received before (bouncer-api.md 7.4)."""
+
+
+class DuplicateRealm(Exception):
+    """A realm is known for another server, or comes twice (bouncer-api.md 7.6)."""
+
+
+class TooMany(Exception):
+    """There are as many as are allowed; nothing was added."""
+
+
 class StoreUnavailable(Exception):
     """The store cannot answer now, and has not said that anything was stored. Ask later."""
 
 
 class Store(Protocol):
-    """Servers and their devices.
+    """Servers, their realms, their devices, and what they upload.
 
     A read may have fired when it returns. A write fires once it would survive a power cut, and
     every read asked for after that sees it. Any of them may fail with StoreUnavailable.
@@ -32,8 +45,16 @@ class Store(Protocol):
     Text with NUL or half of a surrogate pair and numbers beyond 64 bits are found nowhere; to
     store them fails with ValueError, which does not repeat them. Texts are compared exactly
     (UUIDs: spell them canonically), except the tokens of APNs, which have no case. Times are
-    unix seconds. Devices are scoped to one server, by its row id, except `forget_everywhere`.
+    unix seconds. Devices are scoped to one server or realm, by its row id, except in the two
+    calls that end in `everywhere`.
     """
+
+    def find(self, uuid: str, identity: Identity | None, realm_uuid: str | None) -> Deferred[Found]:
+        """Find a server, any server's realm, and the server's devices of one user, at once.
+
+        The realm may be another server's: compare its `server_id`. Devices are found by either
+        of the user's ids, oldest first.
+        """
 
     def server(self, uuid: str) -> Deferred[Server | None]:
         """Find a server, deactivated ones included."""
@@ -47,16 +68,60 @@ class Store(Protocol):
         """Add a server; fail with Conflict if uuid or active host name is taken."""
 
     def update_server(
-        self, uuid: str, hostname: str, contact_email: str, key_digest: bytes | None, now: float
+        self,
+        uuid: str,
+        hostname: str,
+        contact_email: str,
+        key_digest: bytes | None,
+        now: float,
+        old_key_until: float | None = None,
     ) -> Deferred[None]:
         """Overwrite an active server's facts, and its key unless None.
 
-        Fail with Conflict if another active server has the host name, or if there is no active
-        server of this uuid (any more).
+        The key before a new one stays good until a time; None: it is dead at once. Fail with
+        Conflict if another active server has the host name, or if there is no active server of
+        this uuid (any more).
         """
 
-    def lookup(self, uuid: str, identity: Identity) -> Deferred[tuple[Server | None, list[Device]]]:
-        """Find a server and its devices of one user, by either of the user's ids, oldest first."""
+    def transfer_server(self, hostname: str, key_digest: bytes, now: float) -> Deferred[str | None]:
+        """Give the active server of this host name a new key, and return its uuid.
+
+        All its earlier keys are dead at once. None: there is no such server.
+        """
+
+    def deactivate_server(self, uuid: str, now: float) -> Deferred[None]:
+        """Deactivate a server, if it is not; fail with Conflict if there is none."""
+
+    def reactivate_server(self, uuid: str, now: float) -> Deferred[None]:
+        """Reactivate a server, if it is not active.
+
+        Fail with Conflict if there is none, or if another active one has its host name now.
+        """
+
+    def set_plan(
+        self, uuid: str, plan_type: int, ends_at: float | None, now: float
+    ) -> Deferred[bool]:
+        """Set the plan of the server or the realm of this uuid; False if there is neither."""
+
+    def set_requests_per_minute(self, uuid: str, limit: int | None, now: float) -> Deferred[bool]:
+        """Set a server's own rate limit (None: as configured for all); False if unknown."""
+
+    def realm(self, uuid: str) -> Deferred[Realm | None]:
+        """Find a realm, whatever its server."""
+
+    def marks(self, server_id: int) -> Deferred[Marks]:
+        """Return how far a server has uploaded (bouncer-api.md 7.2)."""
+
+    def upload(self, server_id: int, upload: Upload, now: float) -> Deferred[list[Realm]]:
+        """Store an upload, all of it or nothing (bouncer-api.md 7.3 to 7.6, 8).
+
+        Rows known already are dropped silently. The marks move to the last row of each list or
+        to `highest` if that is more; its keys are the names of the fields of `Marks`. Return
+        the realms of this upload as they are now stored, in its order.
+
+        Fail with OutOfOrder if ids do not increase from the server's marks on, and with
+        DuplicateRealm if a realm comes twice or is another server's.
+        """
 
     def register(
         self,
@@ -93,6 +158,46 @@ class Store(Protocol):
 
     def count_devices(self, server_id: int, identity: Identity, kind: Kind) -> Deferred[int]:
         """Count a user's devices of one platform."""
+
+    def register_sealed(
+        self,
+        realm_id: int,
+        token_id: bytes,
+        kind: Kind,
+        token: str,
+        app_id: str | None,
+        push_account_id: int | None,
+        now: float,
+        limit: int | None = None,
+    ) -> Deferred[int]:
+        """Add a device of a realm, or renew and revive the one of this token id (8 bytes).
+
+        Return its row id. What was registered last counts; a `push_account_id` of None leaves
+        the one before. Fail with TooMany if it would be one more than `limit` live ones.
+        """
+
+    def sealed_devices(
+        self, realm_id: int, token_ids: Sequence[bytes]
+    ) -> Deferred[list[SealedDevice]]:
+        """Find a realm's devices by token id, expired ones included, oldest first."""
+
+    def sealed_devices_by_id(
+        self, realm_id: int, device_ids: Sequence[int]
+    ) -> Deferred[list[SealedDevice]]:
+        """Find a realm's devices by row id, expired ones included, oldest first."""
+
+    def expire_sealed(
+        self, device_ids: Sequence[int], registered_before: float, now: float
+    ) -> Deferred[int]:
+        """Mark those live devices dead that were not registered after that; say how many."""
+
+    def expire_sealed_everywhere(
+        self, kind: Kind, token: str, app_id: str | None, registered_before: float, now: float
+    ) -> Deferred[int]:
+        """Mark a token of one app, as spelled, dead in all realms; say how many were not."""
+
+    def count_sealed(self, realm_id: int) -> Deferred[int]:
+        """Count a realm's live devices."""
 
     def secret(self) -> Deferred[bytes]:
         """Return the store's 32 random bytes, the same for ever and for all its processes."""

@@ -1,46 +1,42 @@
-"""Every SQL statement and what its rows mean, written once for all databases.
+"""SQL about servers, plans and the store itself, and what its rows mean; once for all databases.
 
-Knows SQL and nouns; nothing of a driver. A read is a statement whose rows a function here
-understands. A write is a script: a generator that yields statements and is sent their rows, all
-of them run in one transaction or savepoint, undone together if it raises. So each driver runs
-it in its own manner. Statements speak what SQLite and PostgreSQL have in common, with `?` for
-parameters. A driver turns a violated unique index into Conflict.
-
-What no database holds (text with NUL or half of a surrogate pair, numbers beyond 64 bits) is
-found nowhere, and storing it is a ValueError that does not repeat it.
+This module and those beside it (finding, devices, sealing, uploading) know SQL and nouns; nothing
+of a driver. A read is a statement whose rows a function here understands. A write is a script: a
+generator that yields statements and is sent their rows, all of them run in one transaction or
+savepoint, undone together if it raises. So each driver runs it in its own manner. Statements
+speak what SQLite and PostgreSQL have in common, with `?` for parameters. A driver turns a
+violated unique index into Conflict.
 """
 
-import hashlib
-from collections.abc import Generator, Sequence
-from typing import Any, TypeAlias, TypeVar
-
-from bouncerd.model import Device, Identity, Kind, Server
+from bouncerd.model import Realm, Server
 from bouncerd.store.base import Conflict
+from bouncerd.store.rows import (
+    REALM,
+    SERVER,
+    Row,
+    Script,
+    Statement,
+    Value,
+    a_realm,
+    a_server,
+    columns,
+    findable,
+    in_range,
+    moment,
+    moment_or_null,
+    number,
+    number_or_null,
+    text,
+)
+from bouncerd.uploads import Marks
 
-T = TypeVar("T")
-
-Value: TypeAlias = str | int | float | bytes | None
-Row: TypeAlias = tuple[Any, ...]
-Statement: TypeAlias = tuple[str, tuple[Value, ...]]
-Script: TypeAlias = Generator[Statement, list[Row], T]
-
-_BY_UUID = """
-    SELECT id, uuid, hostname, contact_email, key_digest, deactivated
-    FROM servers WHERE uuid = ?
-"""
-_BY_HOSTNAME = """
-    SELECT id, uuid, hostname, contact_email, key_digest, deactivated
-    FROM servers WHERE hostname = ? AND deactivated = 0
-"""
-
-# Not ordered by the database: sorting the two or three rows of a user here costs less.
-_LOOKUP = """
-    SELECT s.id, s.uuid, s.hostname, s.contact_email, s.key_digest, s.deactivated,
-           d.id, d.kind, d.token, d.app_id, d.registered_at, d.user_id, d.user_uuid
-    FROM servers s
-    LEFT JOIN devices d ON d.server_id = s.id AND (d.user_uuid = ? OR d.user_id = ?)
-    WHERE s.uuid = ?
-"""
+_SERVERS = f"SELECT {columns(SERVER, 's')} FROM servers s"  # noqa: S608
+_BY_UUID = f"{_SERVERS} WHERE s.uuid = ?"
+_BY_HOSTNAME = f"{_SERVERS} WHERE s.hostname = ? AND s.deactivated = 0"
+_REALM_BY_UUID = f"SELECT {columns(REALM, 'r')} FROM realms r WHERE r.uuid = ?"  # noqa: S608
+_MARKS = (
+    "SELECT realm_count_mark, installation_count_mark, audit_log_mark FROM servers WHERE id = ?"
+)
 
 _INSERT_SERVER = """
     INSERT INTO servers (uuid, hostname, contact_email, key_digest, created_at)
@@ -48,44 +44,22 @@ _INSERT_SERVER = """
     RETURNING id
 """
 _UPDATE_SERVER = """
-    UPDATE servers SET hostname = ?, contact_email = ?, key_digest = ?
+    UPDATE servers
+    SET hostname = ?, contact_email = ?, key_digest = ?, old_key_digest = ?, old_key_until = ?
     WHERE id = ? AND deactivated = 0
 """
+_TRANSFER_SERVER = """
+    UPDATE servers SET key_digest = ?, old_key_digest = NULL, old_key_until = 0
+    WHERE hostname = ? AND deactivated = 0
+    RETURNING id, uuid
+"""
+_DEACTIVATE = "UPDATE servers SET deactivated = 1 WHERE uuid = ? AND deactivated = 0 RETURNING id"
+_REACTIVATE = "UPDATE servers SET deactivated = 0 WHERE uuid = ? AND deactivated = 1 RETURNING id"
+_SET_PLAN = "UPDATE servers SET plan_type = ?, plan_ends_at = ? WHERE id = ?"
+_SET_REALM_PLAN = "UPDATE realms SET plan_type = ?, plan_ends_at = ? WHERE id = ?"
+_SET_LIMIT = "UPDATE servers SET requests_per_minute = ? WHERE id = ?"
 _INSERT_EVENT = "INSERT INTO server_events (server_id, event, happened_at) VALUES (?, ?, ?)"
-
-# A conflict names one index, so a device has a statement for each of the two. The first
-# spelling of a token and its app stay (bouncer-api.md 9.2, 9.3); only the time is renewed.
-_REGISTER = """
-    INSERT INTO devices (server_id, {user}, kind, token, token_key, app_id, registered_at)
-    VALUES (?, ?, ?, ?, ?, ?, ?)
-    ON CONFLICT (server_id, {user}, kind, token_key) WHERE {user} IS NOT NULL
-    DO UPDATE SET registered_at = excluded.registered_at
-"""
-_REGISTER_BY_UUID = _REGISTER.format(user="user_uuid")
-_REGISTER_BY_ID = _REGISTER.format(user="user_id")
-_REPLACE_BY_UUID = """
-    DELETE FROM devices WHERE server_id = ? AND user_id = ? AND kind = ? AND token_key = ?
-"""
-_UNREGISTER = """
-    DELETE FROM devices
-    WHERE server_id = ? AND (user_uuid = ? OR user_id = ?) AND kind = ? AND token_key = ?
-    RETURNING id
-"""
-_UNREGISTER_ALL = """
-    DELETE FROM devices WHERE server_id = ? AND (user_uuid = ? OR user_id = ?) RETURNING id
-"""
-_FORGET = """
-    DELETE FROM devices WHERE id = ? AND server_id = ? AND registered_at <= ? RETURNING id
-"""
-_FORGET_EVERYWHERE = """
-    DELETE FROM devices
-    WHERE token_key = ? AND kind = ? AND COALESCE(app_id, '') = ? AND registered_at <= ?
-    RETURNING id
-"""
-_COUNT = """
-    SELECT COUNT(*) FROM devices
-    WHERE server_id = ? AND (user_uuid = ? OR user_id = ?) AND kind = ?
-"""
+_INSERT_REALM_EVENT = "INSERT INTO realm_events (realm_id, event, happened_at) VALUES (?, ?, ?)"
 
 _SECRET = "SELECT secret FROM secret"  # noqa: S105  (a table's name)
 _INSERT_SECRET = "INSERT INTO secret (id, secret) VALUES (1, ?) ON CONFLICT DO NOTHING"  # noqa: S105
@@ -98,41 +72,41 @@ PING = ("SELECT MAX(step) FROM schema_steps", ())
 
 def server(uuid: str) -> Statement:
     """Find a server by its uuid."""
-    return _BY_UUID, (_findable(uuid),)
+    return _BY_UUID, (findable(uuid),)
 
 
 def server_by_hostname(hostname: str) -> Statement:
     """Find the active server of a host name."""
-    return _BY_HOSTNAME, (_findable(hostname),)
+    return _BY_HOSTNAME, (findable(hostname),)
 
 
 def the_server(rows: list[Row]) -> Server | None:
     """Understand the rows of `server` and `server_by_hostname`."""
-    return _server(rows[0]) if rows else None
+    return a_server(rows[0]) if rows else None
 
 
-def lookup(uuid: str, identity: Identity) -> Statement:
-    """Find a server and its devices of one user."""
-    return _LOOKUP, (*_user(identity), _findable(uuid))
+def realm(uuid: str) -> Statement:
+    """Find a realm by its uuid."""
+    return _REALM_BY_UUID, (findable(uuid),)
 
 
-def server_and_devices(rows: list[Row]) -> tuple[Server | None, list[Device]]:
-    """Understand the rows of `lookup`."""
-    if not rows:
-        return None, []
-    devices = [_device(row) for row in rows if row[6] is not None]
-    if len(devices) > 1:
-        devices.sort(key=_age)
-    return _server(rows[0]), devices
+def the_realm(rows: list[Row]) -> Realm | None:
+    """Understand the rows of `realm`."""
+    return a_realm(rows[0]) if rows else None
 
 
-def count_devices(server_id: int, identity: Identity, kind: Kind) -> Statement:
-    """Count a user's devices of one kind."""
-    return _COUNT, (server_id, *_user(identity), int(kind))
+def marks(server_id: int) -> Statement:
+    """Find how far a server has uploaded."""
+    return _MARKS, (in_range(server_id),)
+
+
+def the_marks(rows: list[Row]) -> Marks:
+    """Understand the rows of `marks`."""
+    return Marks(*rows[0]) if rows else Marks()
 
 
 def the_count(rows: list[Row]) -> int:
-    """Understand the rows of `count_devices`."""
+    """Understand the rows of a statement that counts."""
     count: int = rows[0][0]
     return count
 
@@ -154,21 +128,27 @@ def add_server(
     uuid: str, hostname: str, contact_email: str, key_digest: bytes, now: float
 ) -> Script[None]:
     """Add a server; its uuid and host name must be free."""
-    facts = _storable(uuid), _storable(hostname), _storable(contact_email)
+    facts = text(uuid), text(hostname), text(contact_email)
     [(server_id,)] = yield _INSERT_SERVER, (*facts, key_digest, now)
     yield _INSERT_EVENT, (server_id, "created", now)
 
 
 def update_server(
-    uuid: str, hostname: str, contact_email: str, key_digest: bytes | None, now: float
+    uuid: str,
+    hostname: str,
+    contact_email: str,
+    key_digest: bytes | None,
+    now: float,
+    old_key_until: float | None,
 ) -> Script[None]:
     """Overwrite an active server's facts, and its key unless None."""
-    facts = _storable(hostname), _storable(contact_email)
+    facts = text(hostname), text(contact_email)
     known = the_server((yield server(uuid)))
     if known is None or known.deactivated:
         raise Conflict
     rotated = key_digest is not None and key_digest != known.key_digest
-    yield _UPDATE_SERVER, (*facts, key_digest if rotated else known.key_digest, known.id)
+    keys = _rotate(known, key_digest, old_key_until) if rotated else _keys(known)
+    yield _UPDATE_SERVER, (*facts, *keys, known.id)
     # Every server registers again at each of its upgrades: what changed nothing is no event.
     if facts != (known.hostname, known.contact_email):
         yield _INSERT_EVENT, (known.id, "updated", now)
@@ -176,49 +156,68 @@ def update_server(
         yield _INSERT_EVENT, (known.id, "key_rotated", now)
 
 
-def register(
-    server_id: int, identity: Identity, kind: Kind, token: str, app_id: str | None, now: float
-) -> Script[None]:
-    """Add a device or renew its time; one known by number becomes one known by UUID."""
-    app_id = None if app_id is None else _storable(app_id)
-    row = int(kind), _storable(token), _token_key(kind, token), app_id, now
-    if identity.user_uuid is not None:
-        user_id = _in_range(identity.user_id)
-        if user_id is not None:
-            yield _REPLACE_BY_UUID, (server_id, user_id, int(kind), _token_key(kind, token))
-        yield _REGISTER_BY_UUID, (server_id, _storable(identity.user_uuid), *row)
-    elif _in_range(identity.user_id) is not None:
-        yield _REGISTER_BY_ID, (server_id, identity.user_id, *row)
-    else:
-        raise ValueError("a user id that no database holds")
+def _keys(known: Server) -> tuple[Value, ...]:
+    return known.key_digest, known.old_key_digest, known.old_key_until
 
 
-def unregister(server_id: int, identity: Identity, kind: Kind, token: str) -> Script[bool]:
-    """Delete one device of a user."""
-    rows = yield _UNREGISTER, (server_id, *_user(identity), int(kind), _token_key(kind, token))
-    return bool(rows)
+def _rotate(
+    known: Server, key_digest: bytes | None, old_key_until: float | None
+) -> tuple[Value, ...]:
+    if old_key_until is None:
+        return key_digest, None, 0.0
+    return key_digest, known.key_digest, moment(old_key_until)
 
 
-def unregister_all(server_id: int, identity: Identity) -> Script[int]:
-    """Delete all devices of a user."""
-    return len((yield _UNREGISTER_ALL, (server_id, *_user(identity))))
+def transfer_server(hostname: str, key_digest: bytes, now: float) -> Script[str | None]:
+    """Give the active server of a host name a new key; its earlier ones are dead."""
+    found = yield _TRANSFER_SERVER, (key_digest, findable(hostname))
+    if not found:
+        return None
+    [(server_id, uuid)] = found
+    yield _INSERT_EVENT, (server_id, "transferred", now)
+    return str(uuid)
 
 
-def forget(server_id: int, device_ids: Sequence[int], registered_before: float) -> Script[int]:
-    """Delete a server's devices by row, unless registered again since."""
-    forgotten = 0
-    for device_id in device_ids:
-        rows = yield _FORGET, (_in_range(device_id), server_id, registered_before)
-        forgotten += len(rows)
-    return forgotten
+def deactivate_server(uuid: str, now: float) -> Script[None]:
+    """Deactivate a server unless it is."""
+    yield from _switch(_DEACTIVATE, uuid, "deactivated", now)
 
 
-def forget_everywhere(
-    kind: Kind, token: str, app_id: str | None, registered_before: float
-) -> Script[int]:
-    """Delete a token of one app from all servers, unless registered again since."""
-    parameters = _token_key(kind, token), int(kind), _findable(app_id or ""), registered_before
-    return len((yield _FORGET_EVERYWHERE, parameters))
+def reactivate_server(uuid: str, now: float) -> Script[None]:
+    """Reactivate a server unless it is active; its host name must be free."""
+    yield from _switch(_REACTIVATE, uuid, "reactivated", now)
+
+
+def _switch(statement: str, uuid: str, event: str, now: float) -> Script[None]:
+    switched = yield statement, (findable(uuid),)
+    if switched:
+        yield _INSERT_EVENT, (switched[0][0], event, now)
+    elif the_server((yield server(uuid))) is None:
+        raise Conflict
+
+
+def set_plan(uuid: str, plan_type: int, ends_at: float | None, now: float) -> Script[bool]:
+    """Set the plan of a server, or else of a realm."""
+    plan = number(plan_type), moment_or_null(ends_at)
+    known: Server | Realm | None = the_server((yield server(uuid)))
+    statements = _SET_PLAN, _INSERT_EVENT
+    if known is None:
+        known = the_realm((yield realm(uuid)))
+        statements = _SET_REALM_PLAN, _INSERT_REALM_EVENT
+    if known is not None and plan != (known.plan_type, known.plan_ends_at):
+        yield statements[0], (*plan, known.id)
+        yield statements[1], (known.id, "plan_changed", now)
+    return known is not None
+
+
+def set_requests_per_minute(uuid: str, limit: int | None, now: float) -> Script[bool]:
+    """Set or lift a server's own rate limit."""
+    limit = number_or_null(limit)
+    known = the_server((yield server(uuid)))
+    if known is not None and limit != known.requests_per_minute:
+        yield _SET_LIMIT, (limit, known.id)
+        yield _INSERT_EVENT, (known.id, "limit_changed", now)
+    return known is not None
 
 
 def keep_secret(fresh: bytes) -> Script[bytes]:
@@ -227,55 +226,3 @@ def keep_secret(fresh: bytes) -> Script[bytes]:
     stored = the_secret((yield secret()))
     assert stored is not None
     return stored
-
-
-# Rows and values.
-
-_KINDS = {kind.value: kind for kind in Kind}
-
-
-def _server(row: Row) -> Server:
-    return Server(row[0], row[1], row[2], row[3], bytes(row[4]), bool(row[5]))
-
-
-def _device(row: Row) -> Device:
-    return Device(row[6], _KINDS[row[7]], row[8], row[9], row[10], row[11], row[12])
-
-
-def _age(device: Device) -> int:
-    return device.id
-
-
-def _user(identity: Identity) -> tuple[str | None, int | None]:
-    """Spell an identity for a search, in the order (uuid, number); NULL equals nothing."""
-    user_uuid = identity.user_uuid
-    return user_uuid and _findable(user_uuid), _in_range(identity.user_id)
-
-
-def _in_range(number: int | None) -> int | None:
-    return number if number is not None and -(1 << 63) <= number < 1 << 63 else None
-
-
-def _findable(text: str) -> str | None:
-    return text if _holdable(text) else None
-
-
-def _storable(text: str) -> str:
-    if not _holdable(text):
-        raise ValueError("text that no database holds")
-    return text
-
-
-def _holdable(text: str) -> bool:
-    if "\0" in text:
-        return False
-    if text.isascii():
-        return True
-    # An encoding error would carry the text.
-    return not any("\ud800" <= character <= "\udfff" for character in text)
-
-
-def _token_key(kind: Kind, token: str) -> bytes:
-    """Return what two spellings of one token have in common (bouncer-api.md 9.2)."""
-    spelled = token.lower() if kind == Kind.APNS else token
-    return hashlib.sha256(spelled.encode("utf-8", "surrogatepass")).digest()[:16]

@@ -6,6 +6,7 @@ else; results go back by `callFromThread`.
 
 import sqlite3
 import threading
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from queue import SimpleQueue
@@ -18,7 +19,7 @@ from twisted.python.failure import Failure
 
 from bouncerd.store.base import Conflict, StoreUnavailable
 from bouncerd.store.file import why
-from bouncerd.store.statements import Script
+from bouncerd.store.rows import Many, Row, Script, Statement
 
 log = Logger()
 
@@ -33,6 +34,7 @@ _UNIQUE = {sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRIMARYKE
 class _Write(NamedTuple):
     script: Script[Any]
     ended: Deferred[Any]
+    long: bool
 
 
 class Trouble:
@@ -56,7 +58,8 @@ class Trouble:
 class Writer:
     """Runs scripts in the order of `put`, many in a transaction, each undone by itself.
 
-    With a reactor it works in a thread of its own. Without, `put` commits before it returns,
+    A long one has a transaction of its own, and what is short and waits goes before it. With a
+    reactor it works in a thread of its own. Without, `put` commits before it returns,
     by the same code; that is for tests and for tools.
     """
 
@@ -64,6 +67,7 @@ class Writer:
         self._connection = connection
         self._reactor = reactor
         self._queue: SimpleQueue[_Write | None] = SimpleQueue()
+        self._long: deque[_Write] = deque()
         self._waiting = 0
         self._trouble = Trouble("written")
         self._stopped: Deferred[None] | None = None
@@ -73,15 +77,15 @@ class Writer:
             self._thread = threading.Thread(target=self._run, name="store writer", daemon=True)
             self._thread.start()
 
-    def put(self, script: Script[T]) -> Deferred[T]:
-        """Commit a script with others; the Deferred fires with its value once that is done."""
+    def put(self, script: Script[T], *, long: bool = False) -> Deferred[T]:
+        """Commit a script, with others unless long; then the Deferred fires with its value."""
         if self._stopped is not None:
             return fail(StoreUnavailable("closed"))
         if self._waiting >= WAITING:
             return fail(StoreUnavailable("too many writes wait for the disk"))
         ended: Deferred[T] = Deferred()
         self._waiting += 1
-        self._queue.put(_Write(script, ended))
+        self._queue.put(_Write(script, ended, long))
         if self._thread is None:
             self._turn()
         return ended
@@ -103,18 +107,31 @@ class Writer:
             pass
 
     def _turn(self) -> bool:
-        """Wait for a write, commit it with all that wait; False if told to stop."""
-        taken = [self._queue.get()]
-        while taken[-1] is not None and len(taken) < TOGETHER and not self._queue.empty():
-            taken.append(self._queue.get())
-        writes = [write for write in taken if write is not None]
-        if writes:
-            self._deliver(self._acknowledge, writes, self._commit(writes))
-        if taken[-1] is not None:
-            return True
-        self._let_go()
-        self._deliver(self._end)
-        return False
+        """Commit all short writes that wait, then one long one; False if told to stop."""
+        short, stop = self._take()
+        if short:
+            self._settle(short)
+        while self._long:
+            self._settle([self._long.popleft()])
+            if not stop:
+                break
+        if stop:
+            self._let_go()
+            self._deliver(self._end)
+        return not stop
+
+    def _settle(self, writes: list[_Write]) -> None:
+        self._deliver(self._acknowledge, writes, self._commit(writes))
+
+    def _take(self) -> tuple[list[_Write], bool]:
+        """Take what waits, for some time if nothing does; return what is short, and the stop."""
+        short: list[_Write] = []
+        while len(short) < TOGETHER and not (self._queue.empty() and (short or self._long)):
+            write = self._queue.get()
+            if write is None:
+                return short, True
+            (self._long if write.long else short).append(write)
+        return short, False
 
     def _commit(self, writes: list[_Write]) -> list[Any]:
         """Run all in one transaction; return the value or the Failure of each."""
@@ -145,9 +162,15 @@ class Writer:
         try:
             statement = next(script)
             while True:
-                statement = script.send(self._connection.execute(*statement).fetchall())
+                statement = script.send(self._run_one(statement))
         except StopIteration as end:
             return end.value
+
+    def _run_one(self, statement: Statement | Many) -> list[Row]:
+        if isinstance(statement, Many):
+            self._connection.executemany(*statement)
+            return []
+        return self._connection.execute(*statement).fetchall()
 
     def _undo(self) -> None:
         # If even this fails, the failed write is reported already and so will the next be.

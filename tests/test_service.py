@@ -1,0 +1,25 @@
+"""The daemon's order of stopping, at its edges."""
+
+from typing import NoReturn
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from bouncerd.service import Bouncerd, Parts
+
+
+class ServiceTests(SynchronousTestCase):
+    """What twistd may ask at odd times."""
+
+    def test_stop_without_start(self) -> None:
+        """A stop before anything was started, or a second one, has nothing to do and says so."""
+
+        def never(*_: object) -> NoReturn:
+            raise AssertionError
+
+        def build() -> Parts:
+            raise AssertionError
+
+        service = Bouncerd(build, never, ([], []), Clock(), never)
+        self.successResultOf(service.stopService())
+        self.successResultOf(service.stopService())
