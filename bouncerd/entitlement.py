@@ -14,6 +14,7 @@ LEGACY, COMMUNITY, BASIC, BUSINESS, ENTERPRISE = 101, 102, 103, 104, 105
 PLANS = frozenset({SELF_MANAGED, LEGACY, COMMUNITY, BASIC, BUSINESS, ENTERPRISE})
 
 _FRESH = 2 * 86_400.0  # seconds for which a user count is good
+_FIRST_UPLOAD_WITHIN = 2 * 3_600.0  # seconds after registration
 
 MISSING_DATA = "Missing data"
 
@@ -49,8 +50,15 @@ def judge(server: Server, realm: Realm | None, free_users: int | None, now: floa
 
 
 def known_users(server: Server, realm: Realm | None, now: float) -> int | None:
-    """Count the users, if what we know of them is not too old."""
-    if server.data_at is None or now - server.data_at > _FRESH:
+    """Count the users, if what we know of them is not too old.
+
+    Servers upload hourly. One that has just registered and has not yet uploaded anything may push
+    all the same: upstream refuses it, with a message that nobody understands.
+    """
+    if server.data_at is None:
+        new = now - server.registered_at <= _FIRST_UPLOAD_WITHIN
+        return 0 if new and realm is None and server.feature_level is None else None
+    if now - server.data_at > _FRESH:
         return None
     return server.users if realm is None else realm.users
 

@@ -35,6 +35,7 @@ class Server:
     plan_type: int = 100  # bouncer-api.md 2
     plan_ends_at: float | None = None
     requests_per_minute: int | None = None  # None: as configured for all
+    registered_at: float = field(default=0.0, compare=False)  # first, in unix seconds
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,8 @@ routes channel uploading store.sqlite transfers mailboxes
 lane oauth store.writer challenge dialling
 job
 pool calls turns store.file resolving
-links markup link tls deadline resting logs store.statements store.steps store.devices store.sealing store.uploading
+links markup link tls deadline resting logs store.steps
+store.statements store.devices store.sealing store.uploading
 redaction words store.base store.finding
 store.rows
 """

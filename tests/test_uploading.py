@@ -244,7 +244,9 @@ class EntitlementTests(UploadTests):
         return answer.json
 
     def test_before_the_first_upload(self) -> None:
-        """A server that never uploaded is refused as one too old to do so."""
+        """A server that never uploaded is refused as one too old to do so; not in its first hours."""
+        self.notified()
+        self.daemon.clock.advance(2 * 3_600.0 + 1)
         answer = self.notified(400)
         self.assertEqual((answer["code"], answer["msg"]), ("INVALID_ZULIP_SERVER", DISALLOWED))
 
@@ -334,6 +336,7 @@ class NoPlansTests(EntitlementTests):
 
     def test_before_the_first_upload(self) -> None:
         """Whoever is registered may push."""
+        self.daemon.clock.advance(30 * DAY)
         self.notified()
 
     def test_many_users(self) -> None:

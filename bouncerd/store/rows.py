@@ -45,7 +45,7 @@ def in_pieces(text: str, parameters: Iterator[tuple[Value, ...]]) -> Generator[M
 SERVER = (
     *("id", "uuid", "hostname", "contact_email", "key_digest", "deactivated"),
     *("old_key_digest", "old_key_until", "feature_level", "data_at", "users"),
-    *("plan_type", "plan_ends_at", "requests_per_minute"),
+    *("plan_type", "plan_ends_at", "requests_per_minute", "created_at"),
 )
 REALM = ("id", "uuid", "server_id", "users", "plan_type", "plan_ends_at", "host", "name")
 DEVICE = ("id", "kind", "token", "app_id", "registered_at", "user_id", "user_uuid")
