@@ -142,7 +142,10 @@ def main() -> None:
         finally:
             daemon.terminate()
             daemon.wait()
-            print((directory / "log").read_text()[-600:])
+            troubles = [
+                line for line in (directory / "log").read_text().splitlines() if "error" in line
+            ]
+            print("\n".join(troubles[:3]))
 
 
 def delivered() -> float:

@@ -11,6 +11,7 @@ disk ever sees one.
 import itertools
 import os
 from collections.abc import Callable
+from http import HTTPStatus
 from io import BytesIO
 from typing import Any, cast
 from urllib.parse import unquote_to_bytes
@@ -47,6 +48,10 @@ class Request(server.Request):
     def getRequestHostname(self) -> bytes:
         """Name the host. It is of no interest here, and some values of Host upset URL routing."""
         return b"localhost"
+
+    def setResponseCode(self, code: int, message: bytes | None = None) -> None:
+        """Set the status; Twisted has no words for 429."""
+        super().setResponseCode(code, message or HTTPStatus(code).phrase.encode())
 
     def handleContentChunk(self, data: bytes) -> None:
         """Keep a piece of the body, if that is not more than may come."""

@@ -54,7 +54,8 @@ class Replay:
         method, path = request["method"], request["path"]
         answer = daemon.send(method, path, body_of(request), headers_of(request))
         sent, recorded = self._upstream(exchange)
-        found = Difference(exchange, answer.status, json_of(answer), sent, recorded)
+        earlier = frozenset(self.rules)
+        found = Difference(exchange, answer.status, json_of(answer), sent, recorded, earlier)
         if found.is_none:
             self.same += 1
             return
@@ -75,9 +76,8 @@ class Replay:
         if words == "the last audit upload was three days ago":
             self.daemon.clock.advance(3 * DAY)
             return
-        uuid = _realm_of(exchange)
-        if words.startswith("the server"):
-            uuid = exchange["request"]["auth"]["org_id"]
+        of_server = words.startswith("the server")
+        uuid = exchange["request"]["auth"]["org_id"] if of_server else _realm_of(exchange)
         plan = COMMUNITY if "community plan" in words else BASIC
         _, _, day = words.partition(" is to end on ")
         ends_at = datetime.fromisoformat(day).timestamp() if day else None

@@ -126,6 +126,7 @@ class ErrorCodeTests(SynchronousTestCase):
         self.check(answer, 400, "INVALID_ZULIP_SERVER", msg, role=ORG_ID)
         daemon = self.daemon = Daemon(free_users=10)
         daemon.enrol()
+        daemon.clock.advance(2 * 3600 + 1)  # the first upload is overdue
         self.check(self.notify(), 400, "INVALID_ZULIP_SERVER", NOT_ALLOWED)
 
     def test_hostname_already_in_use(self) -> None:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from bouncerd.limits import MINUTE, SlidingLog
-from tests.in_memory import KEY, NOW, ORG_ID, USER, Answer, Daemon, basic, result
+from tests.in_memory import KEY, NOW, ORG_ID, USER, Answer, Daemon, basic, result, spell
 
 OTHER = "64ca9374-34d7-48ef-9606-db19c23866fc"
 
@@ -104,6 +104,16 @@ class ServerLimitTests(SynchronousTestCase):
             self.assertEqual(self.counted(answer), ("3", "0", str(int(NOW + 3 + MINUTE))))
         self.daemon.clock.advance(50.5)
         self.assertEqual(self.ask().status, 200)
+
+    def test_words(self) -> None:
+        """The status line says what a 429 is."""
+        channel, transport = self.daemon.connect()
+        for _ in range(4):
+            transport.clear()
+            fields = {"Authorization": basic(), "Content-Type": "application/json"}
+            path = "/api/v1/remotes/push/notify"
+            channel.dataReceived(spell("POST", path, b"{", fields))
+        self.assertTrue(transport.value().startswith(b"HTTP/1.1 429 Too Many Requests\r\n"))
 
     def test_what_is_not_limited(self) -> None:
         """Other servers, wrong keys, wrong methods and unauthenticated calls have no part in it."""
