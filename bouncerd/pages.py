@@ -41,7 +41,8 @@ _SERVER_LOGIN = "/serverlogin/"
 _COOKIE = "bouncerd-plan"
 
 # Keys cannot be guessed; this keeps those who try from costing us much.
-_TRIES = 20
+_TRIES = 10  # from one place
+_TRIES_FOR_ONE_ID = 50  # more than that: one place alone cannot lock an operator out
 _TRIES_WITHIN = 600.0  # seconds
 _MOST_NAMES = 10_000
 
@@ -212,12 +213,13 @@ class Pages(Resource):
 
     def _wait(self, address: str, org_id: str) -> int | None:
         """Count a try to log in; say how many seconds to wait if it is one too many."""
-        now = self._clock.seconds()
         # Cut: what is longer is no id, and must not fill our memory.
-        names = (f"from {address}", f"as {org_id[:36].lower()}")
-        waits = [self._tries.take(name, _TRIES, now).retry_in for name in names]
-        longest = max((wait for wait in waits if wait is not None), default=None)
-        return None if longest is None else ceil(longest)
+        names = {f"from {address}": _TRIES, f"as {org_id[:36].lower()}": _TRIES_FOR_ONE_ID}
+        for name, limit in names.items():
+            verdict = self._tries.take(name, limit, self._clock.seconds())
+            if verdict.retry_in is not None:
+                return ceil(verdict.retry_in)
+        return None
 
     def _send(self, request: Request, work: Coroutine[Any, Any, Page]) -> None:
         gone: list[object] = []

@@ -1,6 +1,7 @@
 """A canary in every field of content, token and key: it must get to the phones and nowhere else."""
 
 import json
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -170,7 +171,9 @@ class CanaryTests(SynchronousTestCase):
 
     def test_the_store(self) -> None:
         """Of a push nothing is stored; of an org key only a digest."""
-        path = Path(self.mktemp())
+        directory = tempfile.TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        path = Path(directory.name) / "store"
         self.daemon = Daemon(store=in_file(path))
         self.daemon.enrol()
         self.register()

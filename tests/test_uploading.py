@@ -244,7 +244,7 @@ class EntitlementTests(UploadTests):
         return answer.json
 
     def test_before_the_first_upload(self) -> None:
-        """A server that never uploaded is refused as one too old to do so; not in its first hours."""
+        """A server that never uploaded is refused as too old for it, after its first hours."""
         self.notified()
         self.daemon.clock.advance(2 * 3_600.0 + 1)
         answer = self.notified(400)
