@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 from bouncerd.calls import Call
 from bouncerd.endings import Answered, Ending, Lost
 from bouncerd.fair import FairQueue, biggest_first
+from bouncerd.guard import SUSPECT, Guard
 from bouncerd.http2 import Request, Response
 from bouncerd.job import Job
 from bouncerd.ledger import End, Ledger
@@ -81,6 +82,7 @@ class Lane:
         self._limit = limit
         self._keep_for = keep_for
         self._patience = patience
+        self._guard = Guard()
         self._queue: FairQueue[Job] = FairQueue()
         self._resting: Resting[Job] = Resting(clock, self._requeue)
         self._in_hand = 0
@@ -260,9 +262,15 @@ class Lane:
         self._rest(job, self._patience.delay(outcome, job.retries - 1, self._random))
 
     def _conclude(self, job: Job, outcome: Delivered | Gone | Refused) -> None:
+        suspect = isinstance(outcome, Gone) and outcome.reason in SUSPECT
+        app = job.push.device.app_id or ""
+        self._guard.note(app, job.server, self._clock.seconds(), bad=suspect)
         if isinstance(outcome, Delivered):
             job.call.delivered_one(job.push)
             self._end(job, End.DELIVERED)
+        elif suspect and self._guard.trips(app, self._clock.seconds()):
+            self._alert("most tokens are bad (is the environment right?); none is deleted")
+            self._end(job, End.GONE, outcome.reason)
         elif isinstance(outcome, Gone):
             self._gone(job, outcome)
         else:

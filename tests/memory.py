@@ -159,6 +159,7 @@ class Ear:
 OUTCOMES: dict[int, Callable[[], Outcome]] = {
     200: Delivered,
     410: lambda: Gone("Unregistered", 5.0),
+    404: lambda: Gone("BadDeviceToken"),
     400: lambda: Refused("PayloadTooLarge"),
     503: lambda: Retry("ServiceUnavailable"),
     429: lambda: Retry("TooManyRequests", after=40.0),

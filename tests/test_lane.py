@@ -110,6 +110,23 @@ class LaneTests(SynchronousTestCase):
         ((_, gone, sent_at),) = kit.forgotten
         self.assertEqual((gone, sent_at), (Gone("Unregistered", 5.0), 2.0))
 
+    def test_mass_failure_deletes_no_more(self) -> None:
+        """When most tokens are called bad, the devices stay and the operator hears of it once."""
+        kit = self.kit(limit=1_000)
+        for _ in range(10):
+            self.successResultOf(self.refused_ten(kit).settled)
+        self.assertEqual(kit.ends(), {"gone": 100})
+        self.assertLess(len(kit.forgotten), 50)
+        kit.admit()
+        kit.server.answer_all(410)
+        self.assertEqual(kit.forgotten[-1][1].reason, "Unregistered")
+
+    def refused_ten(self, kit: LaneKit) -> Call:
+        """Push ten times; all are refused for their tokens."""
+        call = kit.admit(10)
+        kit.server.answer_all(404)
+        return call
+
     def test_refused_is_not_repeated(self) -> None:
         """What can never go ends at once, sent or unsent."""
         kit = self.kit()

@@ -28,7 +28,7 @@ store.rows
 BELOW = """
 sealed analytics billing
 apns fcm wire bulk realms config enrolment proofs
-bearer legacy forms basicauth sections fair ledger patience
+bearer legacy forms basicauth sections fair ledger patience guard
 identifiers entitlement members http2 files settings listening answers limits bodies
 envelope credentials ini control endings stream boxes headers addresses
 frames fields uploads seals
