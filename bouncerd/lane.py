@@ -16,9 +16,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from bouncerd.calls import Call
+from bouncerd.caution import Caution
 from bouncerd.endings import Answered, Ending, Lost
 from bouncerd.fair import FairQueue, biggest_first
-from bouncerd.guard import SUSPECT, Guard
 from bouncerd.http2 import Request, Response
 from bouncerd.job import Job
 from bouncerd.ledger import End, Ledger
@@ -82,14 +82,13 @@ class Lane:
         self._limit = limit
         self._keep_for = keep_for
         self._patience = patience
-        self._guard = Guard()
+        self._caution = Caution(provider.name, clock)
         self._queue: FairQueue[Job] = FairQueue()
         self._resting: Resting[Job] = Resting(clock, self._requeue)
         self._in_hand = 0
         self._could_send = True
         self._pumping = False
         self._sweep_call: IDelayedCall | None = None
-        self._alerted: dict[str, float] = {}
         self._stopped: Deferred[None] | None = None
         self._stop_call: IDelayedCall | None = None
         self._stop_at = 0.0
@@ -220,6 +219,9 @@ class Lane:
         if job.deadline <= self._clock.seconds():
             self._end(job, End.EXPIRED, "in the queue")
             return
+        if wait := self._caution.wait(job.push):
+            self._rest(job, wait * (1 + 0.25 * self._random.random()))
+            return
         # Also for what turns out to need no sending: a device is forgotten as of this moment.
         now = job.sent_at = self._now()
         try:
@@ -254,22 +256,21 @@ class Lane:
             self._conclude(job, outcome)
             return
         self.reasons["retry", outcome.reason] += 1
-        if outcome.spoiled and job.link is not None:
-            job.link.drain(outcome.reason)
+        spoiled = outcome.spoiled
         if isinstance(outcome, Misconfigured):
-            self._alert(outcome.reason)
+            spoiled = self._caution.refused(job.push, outcome)
+        if spoiled and job.link is not None:
+            job.link.drain(outcome.reason)
         job.retries += 1
         self._rest(job, self._patience.delay(outcome, job.retries - 1, self._random))
 
     def _conclude(self, job: Job, outcome: Delivered | Gone | Refused) -> None:
-        suspect = isinstance(outcome, Gone) and outcome.reason in SUSPECT
-        app = job.push.device.app_id or ""
-        self._guard.note(app, job.server, self._clock.seconds(), bad=suspect)
+        if job.link is not None:
+            self._caution.judged(job.push, outcome)
         if isinstance(outcome, Delivered):
             job.call.delivered_one(job.push)
             self._end(job, End.DELIVERED)
-        elif suspect and self._guard.trips(app, self._clock.seconds()):
-            self._alert("most tokens are bad (is the environment right?); none is deleted")
+        elif isinstance(outcome, Gone) and self._caution.keeps(job.push, outcome):
             self._end(job, End.GONE, outcome.reason)
         elif isinstance(outcome, Gone):
             self._gone(job, outcome)
@@ -362,17 +363,6 @@ class Lane:
         if job.in_hand:
             job.in_hand = False
             self._in_hand -= 1
-
-    def _alert(self, reason: str) -> None:
-        """Tell the operator, every ten minutes at most for each reason."""
-        at = self._clock.seconds()
-        if at >= self._alerted.get(reason, -600.0) + 600.0:
-            self._alerted[reason] = at
-            log.error(
-                "Provider {provider} refuses our credential or app: {reason}",
-                provider=self.name,
-                reason=reason,
-            )
 
     def _check_stopped(self) -> None:
         if self._stopped is not None and not self.waiting:

@@ -163,6 +163,7 @@ OUTCOMES: dict[int, Callable[[], Outcome]] = {
     400: lambda: Refused("PayloadTooLarge"),
     503: lambda: Retry("ServiceUnavailable"),
     429: lambda: Retry("TooManyRequests", after=40.0),
+    401: lambda: Misconfigured("InvalidProviderToken", spoiled=True),
     403: lambda: Misconfigured("InvalidProviderToken"),
     500: lambda: Retry("Shutdown", spoiled=True),
 }
@@ -194,8 +195,13 @@ class SimpleProvider:
         return OUTCOMES[response.status]()
 
 
-def a_push(token: str = "c0ffee", server: str = "s1", *, urgent: bool = True) -> Push:
+APP = "org.example.app"
+
+
+def a_push(
+    token: str = "c0ffee", server: str = "s1", *, urgent: bool = True, app: str = APP
+) -> Push:
     """Return a push that is good for a day from the clock's zero."""
-    device = Device(1, Kind.APNS, token, "org.example.app", 0.0, user_id=5)
+    device = Device(1, Kind.APNS, token, app, 0.0, user_id=5)
     message = Message(Kind.APNS, b"{}", urgent=urgent)
     return Push("0e6f1b9c-7b5c-4b43-9f1a-64f1d7a6b111", server, device, message, 86_400.0)

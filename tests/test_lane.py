@@ -19,7 +19,7 @@ from bouncerd.model import Gone, Kind, Push
 from bouncerd.patience import APNS_PATIENCE, FCM_PATIENCE, Patience
 from bouncerd.pool import Pool
 from bouncerd.routes import Routes
-from tests.memory import Server, SimpleProvider, a_push
+from tests.memory import APP, Server, SimpleProvider, a_push
 
 MANNERS = Manners(answer_within=30, quiet=15)
 
@@ -63,9 +63,11 @@ class LaneKit:
         self.pool.start(self.lane)
         self.clock.pump([0.0, 1.0, 1.0])
 
-    def admit(self, count: int = 1, server: str = "s1", token: str = "c0ffee") -> Call:
+    def admit(
+        self, count: int = 1, server: str = "s1", token: str = "c0ffee", app: str = APP
+    ) -> Call:
         """Bring a call of so many pushes."""
-        call = self.routes.admit(server, [a_push(token, server) for _ in range(count)])
+        call = self.routes.admit(server, [a_push(token, server, app=app) for _ in range(count)])
         self.clock.advance(0)
         return call
 
@@ -188,6 +190,30 @@ class LaneTests(SynchronousTestCase):
         self.assertEqual(kit.ends(), {})
         self.assertLess(kit.lane.reasons["retry", "InvalidProviderToken"], 16)
         self.assertEqual(kit.lane.waiting, 5)
+
+    def test_an_app_that_is_refused_is_probed_only(self) -> None:
+        """After three refusals in a row an app's pushes wait; another app's go, on the same link."""
+        kit = self.kit()
+        kit.admit()
+        kit.server.answer_all()
+        for _ in range(3):
+            kit.admit(app="org.other")
+            kit.server.answer_all(401)
+        self.successResultOf(kit.admit(5, app="org.other").settled)
+        self.assertEqual(kit.server.answer_all(), 0)
+        kit.admit()
+        self.assertEqual(kit.server.answer_all(), 1)
+        self.assertEqual(len(kit.server.connections), 1)
+        kit.clock.pump([1.0] * 80)
+        self.assertLess(kit.server.answer_all(), 3)
+
+    def test_a_refused_credential_leaves_its_link(self) -> None:
+        """Where nothing ever succeeded, or the app did, the connection is replaced."""
+        kit = self.kit()
+        kit.admit()
+        kit.server.answer_all(401)
+        kit.clock.pump([1.0] * 5)
+        self.assertEqual(len(kit.server.connections), 2)
 
     def test_unknown_after_two_losses(self) -> None:
         """A push cut off twice is not sent a third time."""

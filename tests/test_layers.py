@@ -18,7 +18,7 @@ bouncer site registry
 routes channel uploading store.sqlite transfers mailboxes
 lane oauth store.writer challenge dialling
 job
-pool calls turns store.file resolving
+pool calls turns caution store.file resolving
 links markup link tls deadline resting logs store.steps
 store.statements store.devices store.sealing store.uploading
 redaction words store.base store.finding
@@ -28,7 +28,7 @@ store.rows
 BELOW = """
 sealed analytics billing
 apns fcm wire bulk realms config enrolment proofs
-bearer legacy forms basicauth sections fair ledger patience guard
+bearer legacy forms basicauth sections fair ledger patience guard breaker
 identifiers entitlement members http2 files settings listening answers limits bodies
 envelope credentials ini control endings stream boxes headers addresses
 frames fields uploads seals

@@ -1,0 +1,70 @@
+"""Breakers: an app that its provider refuses is asked about now and then, not push by push.
+
+One for each app of a credential (design of dead tokens and breakers). What one device meets opens
+nothing: three refusals in a row do, with no success between. An app that never succeeded never
+counts against its credential: with `topics = *` any tenant may name any app. Pure.
+"""
+
+from dataclasses import dataclass
+
+#: Refusals in a row that open a breaker.
+IN_A_ROW = 10
+#: Seconds between two attempts while it is open: the first, and at most.
+FIRST_PROBE, LONGEST_PROBE = 60.0, 900.0
+
+
+@dataclass(slots=True)
+class _App:
+    succeeded: bool = False
+    refusals: int = 0
+    probe_at: float = 0.0
+
+
+class Breakers:
+    """All apps of one credential; `now` is in seconds of any one clock."""
+
+    def __init__(self, most_apps: int = 1_000) -> None:
+        self._most_apps = most_apps
+        self._apps: dict[str, _App] = {}
+
+    def succeeded(self, app: str) -> None:
+        """Close it: a push was judged on its merits."""
+        known = self._app(app)
+        known.succeeded, known.refusals = True, 0
+
+    def refused(self, app: str, now: float) -> None:
+        """Count a refusal of the credential or the app."""
+        known = self._app(app)
+        known.refusals += 1
+        if known.refusals >= IN_A_ROW:
+            waits = min(known.refusals - IN_A_ROW, 10)
+            known.probe_at = now + min(FIRST_PROBE * 2.0**waits, LONGEST_PROBE)
+
+    def wait(self, app: str, now: float) -> float:
+        """Return how long (seconds) a push for the app has to wait; the one that need not, probes."""
+        known = self._apps.get(app)
+        if known is None or known.refusals < IN_A_ROW:
+            return 0.0
+        if now < known.probe_at:
+            return known.probe_at - now
+        known.probe_at = now + FIRST_PROBE
+        return 0.0
+
+    def is_the_credentials(self, app: str) -> bool:
+        """Say whether a refusal may be the credential's fault, and not this app's alone."""
+        known = self._apps.get(app)
+        tried = known is not None and known.succeeded
+        return tried or not any(other.succeeded for other in self._apps.values())
+
+    def _app(self, app: str) -> _App:
+        known = self._apps.get(app)
+        if known is None:
+            if len(self._apps) >= self._most_apps:
+                self._make_room()
+            known = self._apps[app] = _App()
+        return known
+
+    def _make_room(self) -> None:
+        """Forget an app, one that never succeeded if there is any."""
+        oldest = next((app for app, known in self._apps.items() if not known.succeeded), None)
+        del self._apps[oldest if oldest is not None else next(iter(self._apps))]
