@@ -1,7 +1,7 @@
 """Breakers: an app that its provider refuses is asked about now and then, not push by push.
 
-One for each app of a credential (design of dead tokens and breakers). What one device meets opens
-nothing: three refusals in a row do, with no success between. An app that never succeeded never
+One for each app of a credential (apns.md 4.1, CONFIG). What one device meets opens
+nothing: ten refusals in a row do, with no success between. An app that never succeeded never
 counts against its credential: with `topics = *` any tenant may name any app. Pure.
 """
 
@@ -41,7 +41,7 @@ class Breakers:
             known.probe_at = now + min(FIRST_PROBE * 2.0**waits, LONGEST_PROBE)
 
     def wait(self, app: str, now: float) -> float:
-        """Return how long (seconds) a push for the app has to wait; the one that need not, probes."""
+        """Return how long (seconds) a push has to wait; the one that need not is the probe."""
         known = self._apps.get(app)
         if known is None or known.refusals < IN_A_ROW:
             return 0.0

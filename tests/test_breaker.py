@@ -18,12 +18,12 @@ class BreakerTests(SynchronousTestCase):
         for _ in range(times):
             self.breakers.refused(app, now)
 
-    def test_two_refusals_open_nothing(self) -> None:
-        """One odd device, or two, does not stop an app."""
-        self.refused(2)
+    def test_some_refusals_open_nothing(self) -> None:
+        """One odd device, or a few, does not stop an app."""
+        self.refused(IN_A_ROW - 1)
         self.assertEqual(self.breakers.wait(APP, 0.0), 0.0)
         self.breakers.succeeded(APP)
-        self.refused(2)
+        self.refused(IN_A_ROW - 1)
         self.assertEqual(self.breakers.wait(APP, 0.0), 0.0)
 
     def test_open_lets_one_probe_through(self) -> None:

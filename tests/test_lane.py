@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from bouncerd.breaker import IN_A_ROW
 from bouncerd.calls import Call, Saturated
 from bouncerd.lane import Lane
 from bouncerd.ledger import End
@@ -192,11 +193,11 @@ class LaneTests(SynchronousTestCase):
         self.assertEqual(kit.lane.waiting, 5)
 
     def test_an_app_that_is_refused_is_probed_only(self) -> None:
-        """After three refusals in a row an app's pushes wait; another app's go, on the same link."""
+        """After ten refusals in a row an app's pushes wait; another app's go, on the same link."""
         kit = self.kit()
         kit.admit()
         kit.server.answer_all()
-        for _ in range(3):
+        for _ in range(IN_A_ROW):
             kit.admit(app="org.other")
             kit.server.answer_all(401)
         self.successResultOf(kit.admit(5, app="org.other").settled)
@@ -205,7 +206,7 @@ class LaneTests(SynchronousTestCase):
         self.assertEqual(kit.server.answer_all(), 1)
         self.assertEqual(len(kit.server.connections), 1)
         kit.clock.pump([1.0] * 80)
-        self.assertLess(kit.server.answer_all(), 3)
+        self.assertLess(kit.server.answer_all(), IN_A_ROW)
 
     def test_a_refused_credential_leaves_its_link(self) -> None:
         """Where nothing ever succeeded, or the app did, the connection is replaced."""
