@@ -167,8 +167,9 @@ class Conversation:
         if self.closed:
             return []
         # What was noted by a read that an unforeseen exception ended is not to be lost with it.
-        endings, self._endings, self.why = self._endings + self.drain(), [], why
+        endings, self._endings, self.why = self._endings, [], why
         endings += [self._cut_off(stream_id, why) for stream_id in list(self._streams)]
+        endings += self.drain()
         self._out.append(frame(frames.GOAWAY, 0, 0, pack_u32(0) + pack_u32(code)))
         self.closed = True
         return endings
@@ -361,10 +362,10 @@ class Conversation:
         last_id, code, debug = frames.goaway(payload)
         if self.goaway is None:
             self.goaway = GoAway(last_id, code, debug)
-        self._endings += self.drain()
         for stream_id in [each for each in self._streams if each > last_id]:
             ticket = self._forget(stream_id)
             self._endings.append(Unsent(ticket, "above the last stream that the server took"))
+        self._endings += self.drain()
 
     # --- ending
 

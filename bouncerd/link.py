@@ -250,7 +250,8 @@ class Link(Protocol):
     # --- within
 
     def _tell(self, endings: list[Ending]) -> None:
-        for ending in endings:
+        # The oldest last: each that has to go again is put in front of the others of its server.
+        for ending in reversed(endings):
             ticket = cast(Ticket, ending.ticket)
             self._deadlines.pop(ticket, None)
             try:

@@ -238,8 +238,8 @@ class GoAwayTests(SynchronousTestCase):
         self.assertEqual(
             endings,
             [
-                Unsent("t3", "connection is draining"),
                 Unsent("t2", "above the last stream that the server took"),
+                Unsent("t3", "connection is draining"),
             ],
         )
         self.assertEqual(conversation.free, 0)

@@ -250,6 +250,21 @@ class LaneTests(SynchronousTestCase):
         kit.server.answer_all()
         self.assertEqual(kit.ends(), {"delivered": 2})
 
+    def test_what_goes_again_keeps_its_order(self) -> None:
+        """After a lost connection a server's pushes go in the order in which they came."""
+        kit = self.kit(max_streams=3)
+        tokens = [f"{number:02x}" for number in range(6)]
+        for token in tokens:
+            kit.admit(token=token)
+        kit.server.open[0].lose()
+        kit.clock.pump([0, 1.0, 1.0])
+        seen = []
+        while kit.server.open[0].requests:
+            seen += [request.path.strip("/") for request in kit.server.open[0].requests]
+            kit.server.answer_all()
+            kit.clock.advance(0)
+        self.assertEqual(seen, tokens)
+
     def test_refused_streams_are_paced(self) -> None:
         """REFUSED_STREAM is repeated, ever more seldom: a thousand pushes must not loop."""
         kit = self.kit()
