@@ -92,6 +92,7 @@ def _without_plan(users: int | None, free_users: int) -> Verdict:
     if users is None:
         return Verdict(False, None, MISSING_DATA)
     if users > free_users:
+        # The contract's words, address included: servers show them to their users as they are.
         return Verdict(
             False,
             None,

@@ -157,8 +157,9 @@ class Section:
             number = float(value)
             if low <= number and (number < high if below else number <= high):
                 return number
-        upto = f"less than {high:g}" if below else f"to {high:g}"
-        self.problem(key, f"found {shown(value)}", f"a number of seconds, from {low:g} {upto}")
+        upto = f"to less than {_plain(high)}" if below else f"to {_plain(high)}"
+        accepted = f"a number of seconds, from {_plain(low)} {upto}"
+        self.problem(key, f"found {shown(value)}", accepted)
         return float(self._defaults[key])
 
     def yes(self, key: str) -> bool:
@@ -242,3 +243,7 @@ def _network_meant(word: str) -> str:
     except ValueError:
         return accepted
     return f"{accepted} (the network of this one is {meant})"
+
+
+def _plain(number: float) -> str:
+    return str(int(number)) if number == int(number) else str(number)

@@ -101,6 +101,8 @@ class Bouncerd(Service):
             lane.pool.start(lane)
         for endpoint in self._api_endpoints:
             log.info("Serving on {endpoint}", endpoint=endpoint)
+        for endpoint in self._admin_endpoints:
+            log.info("Health and metrics on {endpoint}", endpoint=endpoint)
 
     def stopService(self) -> Deferred[None]:
         """Stop in order; fires when all that was taken has its end."""

@@ -93,11 +93,24 @@ class Options(TwistedOptions):
             for problem in error.problems:
                 print(problem, file=sys.stderr)  # noqa: T201 -- an answer to the operator
             raise SystemExit(1) from None
-        for warning in self.configuration.warnings:
+        warnings = [*self.configuration.warnings]
+        if self["check"]:  # a start says so itself, by failing
+            warnings += _store_warnings(self.configuration)
+        for warning in warnings:
             print(f"{path}: warning: {warning}", file=sys.stderr)  # noqa: T201 -- likewise
         if self["check"]:
             print(f"{path}: fine")  # noqa: T201 -- likewise
             raise SystemExit(0)
+
+
+def _store_warnings(config: Config) -> list[str]:
+    """Say what the configuration's syntax does not: that the store will not open."""
+    kind, _, place = config.bouncerd.store.partition(":")
+    if kind != "sqlite":
+        return ["[bouncerd] store: PostgreSQL is not supported yet; accepted: sqlite:PATH"]
+    if not Path(place).parent.is_dir():
+        return ["[bouncerd] store: its directory is not there (yet)"]
+    return []
 
 
 class LoggedBouncerd(Bouncerd):
@@ -192,7 +205,7 @@ def _parts(config: Config) -> Parts:
 
     admin = Admin(store, routes.lanes, routes.nowhere, reactor, token_state)
     pages = _pages(config, api, store, links)
-    site = Site(pages, reactor, time.time, Bounds(bodies=LONG_BODIES))
+    site = Site(pages, reactor, time.time, Bounds(bodies=LONG_BODIES), knows=api.knows)
     admin_site = Site(admin, reactor, time.time)
     site.noisy = admin_site.noisy = False  # service.py says where we serve
     gc.freeze()  # what is built lives as long as the process: collections need not visit it
@@ -247,7 +260,7 @@ def _sealed(config: Config, store: Store, routes: Routes) -> SealedPushes:
     boxes, free_users = Boxes(config.e2ee.private_keys), config.entitlement.free_users
     if boxes.public_keys:
         log.info(
-            "Phones may seal registrations to {count} keys; the current one is {public_key}",
+            "End-to-end keys: {count}; build apps with this public one: {public_key}",
             count=len(boxes.public_keys),
             public_key=boxes.public_keys[0],
         )

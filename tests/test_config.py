@@ -395,8 +395,8 @@ class ValueTests(ReadingCase):
     def test_numbers(self) -> None:
         """A number out of its range, or no number, is told with the range."""
         for key, value, accepted in (
-            ("answer_within", "15", "from 0.1 less than 15"),
-            ("answer_within", "0", "from 0.1 less than 15"),
+            ("answer_within", "15", "from 0.1 to less than 15"),
+            ("answer_within", "0", "from 0.1 to less than 15"),
             ("keep_for", "1h", "a number of seconds, from 1 to"),
             ("keep_for", "nan", "a number of seconds"),
             ("keep_for", "-5", "a number of seconds"),

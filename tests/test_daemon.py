@@ -114,6 +114,17 @@ def test_check_of_a_good_file(rent: Rent) -> None:
     assert not house.store_file.exists()
 
 
+def test_check_warns_of_the_store(rent: Rent) -> None:
+    """`--check` says beforehand where the store would not open."""
+    house = rent()
+    house.ini = house.ini.replace(str(house.store_file), "/nonexistent/bouncerd.db")
+    done = twistd("--check", "-c", str(house.config_file))
+    assert (done.returncode, "its directory is not there" in done.stderr) == (0, True), done
+    house.ini = house.ini.replace("sqlite:/nonexistent/bouncerd.db", "postgresql://a@b/c")
+    done = twistd("--check", "-c", str(house.config_file))
+    assert "PostgreSQL is not supported yet" in done.stderr
+
+
 def test_in_the_background(rent: Rent) -> None:
     """Without -n it daemonizes, writes a pid file and its log, and ends on SIGTERM."""
     house = rent()

@@ -169,7 +169,8 @@ class UnitTests(SynchronousTestCase):
         unit = (ROOT / "systemd" / "bouncerd.service").read_text(encoding="utf-8")
         settings = [line for line in unit.splitlines() if line and not line.startswith("#")]
         self.assertIn(
-            "ExecStart=/usr/bin/twistd -n --pidfile= bouncerd -c /etc/bouncer.ini", settings
+            "ExecStart=/opt/bouncerd/bin/twistd -n --pidfile= bouncerd -c /etc/bouncer.ini",
+            settings,
         )
         for line in ("LimitCORE=0", "MemorySwapMax=0", "DynamicUser=yes", "UMask=0077"):
             self.assertIn(line, settings)
