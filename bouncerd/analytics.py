@@ -105,6 +105,11 @@ def duplicate_realm() -> WireError:
     return bad_request("Duplicate registration detected.")
 
 
+def too_many_realms() -> WireError:
+    """Build the answer to more realms than any server has, with those it had before."""
+    return bad_request("Too many organizations are registered for this server")
+
+
 # --- the rules for rows
 
 

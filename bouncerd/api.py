@@ -71,6 +71,9 @@ _DEACTIVATE = "server/deactivate"
 _ANALYTICS = "server/analytics"
 # Bodies that may be longer than others, in bytes, by path.
 LONG_BODIES = {(PREFIX + _ANALYTICS).encode(): LONGEST_UPLOAD}
+# Bytes of a body that is read before it is known whose it is. To read what is longer takes much
+# longer than to look for its server, so that no stranger makes us do it.
+_SHORT = 16 * 1024
 
 
 def _open(app: Klein, path: str, read: Read[_T]) -> Callable[[_Welcome[_T]], _Route]:
@@ -102,6 +105,9 @@ def _authenticated(
     def decorate(handler: _Handler[_T]) -> _Route:
         async def answer(api: "Api", request: Request, sent: Sent, by: float) -> bytes:
             credentials = read_credentials(header(request, b"authorization"))
+            is_long = len(sent.content) > _SHORT
+            if is_long:
+                api.count(request, await api.proven(credentials, by))
             # Read first: one look-up is for the server and for the user it asks about. But what
             # is wrong with a request is for its server to know only.
             asked = tried(read, sent)
@@ -109,7 +115,8 @@ def _authenticated(
             known = await api.look_up(credentials, found, by)
             server = prove(credentials, known.server, api.now(), old_key=path != _DEACTIVATE)
             request.caller = server.uuid
-            api.count(request, server)
+            if not is_long:
+                api.count(request, server)
             if isinstance(asked, WireError):
                 raise asked
             if known.realm is not None and known.realm.server_id != server.id:
@@ -318,6 +325,23 @@ class Api:
             request.responseHeaders.setRawHeaders(name, [value])
         if verdict.retry_in is not None:
             raise too_many_requests(verdict.retry_in)
+
+    async def proven(self, credentials: Credentials, by: float) -> Server:
+        """Find the server of these credentials, or raise the WireError they deserve."""
+        found = await self.look_up(credentials, None, by)
+        return prove(credentials, found.server, self._now())
+
+    def knows(self, request: Request) -> Deferred[bool]:
+        """Say whether a request, of which the head came in, is a server's that we know."""
+
+        async def ask(authorization: str | None) -> bool:
+            try:
+                await self.proven(read_credentials(authorization), self.deadline())
+            except WireError:
+                return False
+            return True
+
+        return Deferred.fromCoroutine(ask(header(request, b"authorization")))
 
     def look_up(self, credentials: Credentials, asked: object, by: float) -> Deferred[Found]:
         """Find the server of these credentials, and the realm and the user it asks about."""

@@ -23,6 +23,7 @@ _WINDOW = 32 * 1024  # characters of a list looked at at once; half of it must h
 _ROWS = 50  # at once
 _LONGEST_MULTIPART = 256 * 1024  # bytes; no server sends its data like that
 _LONGEST_SCALAR = 64 * 1024  # characters
+_LONGEST_NAME = 4096  # bytes of a parameter's name: it may be part of the answer
 
 
 def read_long_form(content: bytes, content_type: str, query: bytes) -> InPieces[Form]:
@@ -47,6 +48,8 @@ def _fields(content: bytes) -> InPieces[dict[str, str]]:
             equals = content.find(b"=", start, end)
             if equals == -1:
                 equals = end
+            if equals - start > _LONGEST_NAME:
+                raise bad_request("The name of a parameter is too long")
             name = yield from _unquoted(content, start, equals)
             fields[name] = yield from _unquoted(content, equals + 1, end)
         if end == len(content):

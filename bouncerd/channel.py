@@ -29,7 +29,7 @@ class Bounds:
 
     body: int = 256 * 1024
     bodies: Mapping[bytes, int] = field(default_factory=dict)  # by path, where `body` is too small
-    long_bodies: int = 12  # at once, of those: strangers may send them, too
+    long_bodies: int = 12  # at once, of those
     receive_within: float = 60.0  # from a request's first byte to its last
     idle: float = 75.0  # between requests
     linger: float = 2.0  # after its last byte, for a peer we refused to read why
@@ -162,11 +162,11 @@ class Channel(HTTPChannel):
 
     # --- ours
 
-    def refuse(self, status: int, msg: str) -> None:
+    def refuse(self, status: int, msg: str, code: str = BAD_REQUEST) -> None:
         """Answer without looking further, and listen no more."""
         if self._deaf:
             return
-        body = render_error(WireError(status, BAD_REQUEST, msg))
+        body = render_error(WireError(status, code, msg))
         request_id = self.site.next_id().decode()
         head = (
             f"HTTP/1.1 {status} {RESPONSES[status].decode()}\r\n"

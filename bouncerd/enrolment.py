@@ -15,7 +15,7 @@ from bouncerd.forms import Form
 
 _UUID_LENGTH = 36
 _KEY_LENGTH = 64
-_MAX_HOSTNAME = 128
+MAX_HOSTNAME = 128
 _MAX_EMAIL = 320
 
 
@@ -34,7 +34,7 @@ def parse_enrolment(form: Form) -> Enrolment:
     """Read `server/register`; what is left to check is the domain of the address, then the id."""
     uuid = form.fixed("zulip_org_id", _UUID_LENGTH)
     key = form.fixed("zulip_org_key", _KEY_LENGTH)
-    hostname = form.limited("hostname", _MAX_HOSTNAME)
+    hostname = form.limited("hostname", MAX_HOSTNAME)
     contact_email = form.text("contact_email")
     new_key = form.maybe_fixed("new_org_key", _KEY_LENGTH)
     check_hostname(hostname)

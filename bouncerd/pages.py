@@ -45,6 +45,7 @@ _TRIES = 10  # from one place
 _TRIES_FOR_ONE_ID = 50  # more than that: one place alone cannot lock an operator out
 _TRIES_WITHIN = 600.0  # seconds
 _MOST_NAMES = 10_000
+_LONGEST_LOGIN = 4096  # bytes of a form: what strangers send is read only if that costs little
 
 _PLAN_NAMES = {
     entitlement.SELF_MANAGED: "none",
@@ -144,8 +145,11 @@ class Pages(Resource):
             return await self._login("This form was sent from another site.", 403)
         assert request.content is not None
         content_type = request.getHeader(b"content-type") or b""
+        content = request.content.read()
+        if len(content) > _LONGEST_LOGIN:
+            return await self._login("This is no id and no key.", 400)
         try:
-            form = read_form(request.content.read(), content_type.decode("latin-1"), b"")
+            form = read_form(content, content_type.decode("latin-1"), b"")
         except WireError as error:
             return await self._login(error.msg, error.status)
         org_id = form.maybe_text("zulip_org_id") or ""

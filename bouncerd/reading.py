@@ -21,6 +21,10 @@ class Sent(NamedTuple):
     content_type: str
     query: bytes
 
+    def __repr__(self) -> str:
+        """Say nothing of what it holds."""
+        return f"<Sent {len(self.content)} bytes>"
+
 
 @dataclass(frozen=True, slots=True)
 class Asked(Generic[_T]):

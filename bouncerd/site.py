@@ -16,6 +16,7 @@ from io import BytesIO
 from typing import Any, cast
 from urllib.parse import unquote_to_bytes
 
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -24,12 +25,13 @@ from twisted.web.http import datetimeToString
 from twisted.web.resource import IResource
 
 from bouncerd.channel import Bounds, Channel
-from bouncerd.envelope import WireError, render_error
+from bouncerd.envelope import BAD_REQUEST, WireError, render_error
 from bouncerd.redaction import described
 
 log = Logger()
 
 INTERNAL_ERROR = WireError(500, None, "Internal server error")
+_BUSY = "The push bouncer is busy; try again later."
 
 
 class Request(server.Request):
@@ -59,10 +61,24 @@ class Request(server.Request):
         site: Site = self.channel.site
         if self._size > self.limit:
             self.channel.refuse(413, "Request body too large")
-        elif self._size > site.bounds.body and not site.has_room_for(self):
-            self.channel.refuse(503, "The push bouncer is busy; try again later.")
+        elif self._size <= site.bounds.body or self in site.long_bodies:
+            super().handleContentChunk(data)
+        elif not site.has_room_for(self):
+            self.channel.refuse(503, _BUSY)
         else:
             super().handleContentChunk(data)
+            site.knows(self).addCallbacks(self._go_on, lambda _: self._stop(503, _BUSY))
+
+    def _go_on(self, is_known: bool) -> None:
+        """Let a long body come in from a caller that we know, and from nobody else."""
+        if not is_known:
+            self._stop(401, "Only a registered server may send this much", "UNAUTHORIZED")
+
+    def _stop(self, status: int, msg: str, code: str = BAD_REQUEST) -> None:
+        # What is all here is worked on, and that says what is wrong with it. Or nobody listens.
+        if not self.request_id and self.channel is not None:
+            self.channel.site.long_bodies.discard(self)
+            self.channel.refuse(status, msg, code)
 
     def finish(self) -> None:
         """End it: its answer is written."""
@@ -145,7 +161,10 @@ class LineQuota:
 
 
 class Site(server.Site):
-    """Makes channels, and looks after them once a second. `verbose` logs what went well, too."""
+    """Makes channels, and looks after them once a second. `verbose` logs what went well, too.
+
+    `knows` says of a request whose head came in whether its caller may send a long body.
+    """
 
     protocol = Channel  # type: ignore[assignment]  # HTTP/1.1 only, without Twisted's switch
     requestFactory = Request
@@ -158,6 +177,7 @@ class Site(server.Site):
         bounds: Bounds | None = None,
         *,
         verbose: bool = False,
+        knows: Callable[[Request], Deferred[bool]] = lambda _: succeed(True),
     ) -> None:
         # No time-outs of Twisted's: `_sweep` sees to them all, and costs a request nothing.
         super().__init__(resource, reactor=clock, timeout=None, parsePOSTFormSubmission=False)
@@ -166,6 +186,7 @@ class Site(server.Site):
         self.channels: set[Channel] = set()
         self.long_bodies: set[Request] = set()
         self.line_quota = LineQuota(clock)
+        self.knows = knows
         self._now = now
         self._verbose = verbose
         self._numbers = itertools.count(1)
@@ -177,7 +198,7 @@ class Site(server.Site):
     def buildProtocol(self, addr: IAddress | None) -> Any:
         """Make a channel, or hang up on one connection too many."""
         full = len(self.channels) >= self.bounds.connections
-        if full != self._full:
+        if full != self._full and self.line_quota.take():
             self._full = full
             log.warn("Connections: {count}, full: {full}", count=len(self.channels), full=full)
         if full:

@@ -18,7 +18,7 @@ from twisted.logger import Logger
 from bouncerd.basicauth import digest, new_key
 from bouncerd.challenge import Challenge, unusable_host
 from bouncerd.deadline import until
-from bouncerd.enrolment import check_hostname, split_port
+from bouncerd.enrolment import MAX_HOSTNAME, check_hostname, split_port
 from bouncerd.envelope import WireError, bad_request
 from bouncerd.forms import Form
 from bouncerd.limits import SlidingLog, too_many_requests
@@ -56,6 +56,8 @@ class Claim:
 def parse_transfer(form: Form) -> str:
     """Read `server/register/transfer`."""
     hostname = form.text("hostname")
+    if len(hostname) > MAX_HOSTNAME:  # checked no further: that may take long
+        raise _not_registered(hostname)
     check_hostname(hostname)
     return hostname
 
@@ -108,7 +110,7 @@ class Transfers:
         """Return a secret for a host; nothing is changed."""
         server = await self._in_time(by, self._store.server_by_hostname(hostname))
         if server is None:
-            raise bad_request(f"{hostname} not yet registered")
+            raise _not_registered(hostname)
         host_to_ask(hostname)
         proofs = Proofs(await self._in_time(by, self._store.secret()))
         return proofs.issue(hostname, self._now())
@@ -172,6 +174,10 @@ class Transfers:
 
     def _in_time(self, by: float, awaited: Deferred[_T]) -> Deferred[_T]:
         return until(by, self._clock, awaited)
+
+
+def _not_registered(hostname: str) -> WireError:
+    return bad_request(f"{hostname} not yet registered")
 
 
 def _unknown() -> WireError:

@@ -15,7 +15,7 @@ from bouncerd.deadline import until
 from bouncerd.entitlement import judge
 from bouncerd.envelope import unsupported
 from bouncerd.model import Realm, Server
-from bouncerd.store.base import DuplicateRealm, OutOfOrder, Store
+from bouncerd.store.base import DuplicateRealm, OutOfOrder, Store, TooMany
 from bouncerd.turns import Turns, in_pieces
 from bouncerd.uploads import RealmRow, Upload
 
@@ -77,6 +77,8 @@ class Uploads:
             raise analytics.out_of_order() from None
         except DuplicateRealm:
             raise analytics.duplicate_realm() from None
+        except TooMany:
+            raise analytics.too_many_realms() from None
         named = _named(upload.realms or (), realms)
         return {"realms": await self._told(server, named, by), **unsupported(form.ignored)}
 

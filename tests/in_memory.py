@@ -219,7 +219,12 @@ class Daemon:
         resource = self.api.resource()
         pages = Pages(resource, self.store, links, self.clock, now, setting, trusted)
         self.site = Site(
-            pages, self.clock, now, bounds or Bounds(bodies=LONG_BODIES), verbose=verbose
+            pages,
+            self.clock,
+            now,
+            bounds or Bounds(bodies=LONG_BODIES),
+            verbose=verbose,
+            knows=self.api.knows,
         )
 
     @property

@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 
 from bouncerd.model import Realm
-from bouncerd.store.base import DuplicateRealm, OutOfOrder, StoreUnavailable
+from bouncerd.store.base import DuplicateRealm, OutOfOrder, StoreUnavailable, TooMany
 from bouncerd.store.rows import (
     REALM,
     Row,
@@ -25,6 +25,8 @@ from bouncerd.store.rows import (
 )
 from bouncerd.uploads import AuditRow, CountRow, Marks, RealmRow, Upload
 
+# Of a server, those it lists no more included: each upload looks at all of them.
+_MOST_REALMS = 20_000
 # So many users are as many as any rule cares for, and their sum stays within 64 bits.
 _MANY = 10**9
 
@@ -161,6 +163,8 @@ def _synchronize(server_id: int, realms: Sequence[RealmRow], now: float) -> Scri
     if len({realm.uuid for realm in realms}) < len(realms):
         raise DuplicateRealm
     known = {row[1]: row for row in (yield _KNOWN_REALMS, (server_id,))}
+    if len(known.keys() | {realm.uuid for realm in realms}) > _MOST_REALMS:
+        raise TooMany
     links: dict[int, int] = {}
     events: list[tuple[Value, ...]] = []
     updates: list[tuple[Value, ...]] = []
