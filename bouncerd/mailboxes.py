@@ -47,9 +47,11 @@ class Mailboxes:
         if await self._names.takes_mail(name) is not False:
             return ""
         exists = await self._names.exists(name)
-        if exists is None:
-            return ""
-        return _NO_MX if exists else "does not exist"
+        if exists:
+            return _NO_MX
+        # The DNS of a closed network, or of none, says the same of every name.
+        certain = exists is False and await self._names.knows_the_world(name.rpartition(".")[2])
+        return "does not exist" if certain else ""
 
 
 _NO_MX = "is invalid because it does not have any MX records"

@@ -63,6 +63,16 @@ class Names:
             return True
         return None if None in answers else False
 
+    async def knows_the_world(self, top: str) -> bool:
+        """Say whether DNS knows the root, or at least a top-level domain."""
+        resolver = self._resolver
+        answers = await self._ask_all(
+            (resolver.lookupNameservers, "", dns.Record_NS),
+            (resolver.lookupNameservers, top, dns.Record_NS),
+            (resolver.lookupMailExchange, top, dns.Record_MX),
+        )
+        return any(answers)
+
     async def addresses(self, name: str) -> list[IPAddress] | None:
         """Find the addresses of a name: those of IPv4 first, which reach more places."""
         resolver = self._resolver

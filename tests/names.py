@@ -66,7 +66,8 @@ class Zone:
 
     def _answer(self, kind: str, name: str) -> Answer:
         self.asked.append((kind, name))
-        answer = self.answers.get(kind, {}).get(name, [])
+        root = ns() if (kind, name) == ("NS", "") else []
+        answer = self.answers.get(kind, {}).get(name, root)
         if isinstance(answer, Callable):  # type: ignore[arg-type] # one that changes its mind
             answer = answer()
         if isinstance(answer, Exception):

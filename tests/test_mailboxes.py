@@ -57,6 +57,14 @@ class MailboxTests(SynchronousTestCase):
         """A domain that says that it takes no mail has no mail server."""
         self.assertEqual(self.refused(self.zone(mx=mx(""), a=a("192.0.2.1"))), NO_MX)
 
+    def test_dns_of_a_closed_network(self) -> None:
+        """A DNS that knows no name at all, not even the root, refuses nobody."""
+        unknown = {NAME: NXDOMAIN, "test": NXDOMAIN, "": NXDOMAIN}
+        zone = Zone(MX=unknown, A=unknown, AAAA=unknown, NS=unknown)
+        self.fine(zone)
+        zone.answers["MX"] = {**unknown, "test": mx()}
+        self.assertEqual(self.refused(zone), GONE)
+
     def test_no_such_domain(self) -> None:
         """A domain that does not exist is refused."""
         self.assertEqual(self.refused(self.zone()), GONE)
