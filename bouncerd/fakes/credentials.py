@@ -136,12 +136,35 @@ def _name(common_name: str, bundle_id: str = "") -> x509.Name:
     return x509.Name(attributes)
 
 
+_SIGNS_CERTIFICATES = x509.KeyUsage(
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=True,
+    crl_sign=True,
+    encipher_only=False,
+    decipher_only=False,
+)
+
+
 def _begin(
-    subject: x509.Name, issuer: x509.Name, key: _SigningKey, days: int = 365
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: _SigningKey,
+    days: int = 365,
+    issuer_key: _SigningKey | None = None,
 ) -> x509.CertificateBuilder:
-    """Begin a certificate that has been valid for a week and is for `days` more."""
+    """Begin a certificate that has been valid for a week and is for `days` more.
+
+    The key identifiers are what strict clients insist on (RFC 5280, 4.2.1.1 and 4.2.1.2).
+    """
+    public, signers = key.public_key(), (issuer_key or key).public_key()
     return (
         x509.CertificateBuilder()
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signers), critical=False)
         .subject_name(subject)
         .issuer_name(issuer)
         .public_key(key.public_key())
@@ -157,6 +180,7 @@ def _authority(common_name: str) -> Authority:
     certificate = (
         _begin(name, name, key)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_SIGNS_CERTIFICATES, critical=True)
         .sign(key, hashes.SHA256())
     )
     return Authority(certificate, key)
@@ -166,7 +190,12 @@ def _server_certificate(authority: Authority, key: _SigningKey) -> x509.Certific
     names: list[x509.GeneralName] = [x509.DNSName(name) for name in NAMES]
     names.append(x509.IPAddress(ipaddress.IPv4Address("127.0.0.1")))
     return (
-        _begin(_name("bouncerd fakes, server"), authority.certificate.subject, key)
+        _begin(
+            _name("bouncerd fakes, server"),
+            authority.certificate.subject,
+            key,
+            issuer_key=authority.key,
+        )
         .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .sign(authority.key, hashes.SHA256())
@@ -183,7 +212,8 @@ def _write_client(
     """Write an APNs client certificate for these environments, and its key, into one file."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = _name(f"Apple Push Services: {bundle_id}", bundle_id)
-    builder = _begin(subject, authority.certificate.subject, key, days).add_extension(
+    issuer = authority.certificate.subject
+    builder = _begin(subject, issuer, key, days, authority.key).add_extension(
         x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False
     )
     for use in uses:
