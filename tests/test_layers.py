@@ -11,7 +11,8 @@ PACKAGE = Path(__file__).parent.parent / "bouncerd"
 # Top to bottom. A module imports from rows below its own: never up, never sideways.
 ABOVE = """
 tap
-service api health pages
+building
+providers service api health pages
 sealedpush strangers
 reading
 bouncer site registry
@@ -48,7 +49,7 @@ KNOWN_BY = {
     "hpack": {"headers", "fakes"},
     "nacl": {"boxes"},
     "treq": {"oauth", "challenge"},
-    "twisted.names": {"resolving", "tap"},
+    "twisted.names": {"resolving", "building"},
     "sqlite3": {"store.file", "store.sqlite", "store.statements", "store.steps", "store.writer"},
     "asyncio": set[str](),
     "twisted.internet.reactor": {"tap", "fakes"},
