@@ -32,7 +32,7 @@ apns fcm wire bulk realms config enrolment proofs
 bearer legacy forms basicauth sections fair ledger patience guard breaker
 identifiers entitlement members http2 files settings listening answers limits bodies
 envelope credentials ini control endings stream boxes headers addresses
-frames fields uploads seals
+frames fields uploads seals passing
 model
 """
 ROWS = [row.split() for row in (ABOVE + BELOW).split("\n") if row]
