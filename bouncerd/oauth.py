@@ -24,6 +24,7 @@ from twisted.web.http import PotentialDataLoss
 from twisted.web.iweb import IAgent, IResponse
 
 from bouncerd.answers import json_object, number
+from bouncerd.words import NotConnected
 
 GRANT_TYPE = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 #: Seconds for a whole exchange; bytes of an answer.
@@ -122,6 +123,8 @@ class AccessToken:
         self._clock = clock
         self._now = now
         self._jitter = jitter
+        #: When the token's use ends, by the clock; None if there is none.
+        self.good_until: float | None = None
         self._token: str | None = None
         self._asked_at = 0.0
         self._failures = 0
@@ -198,6 +201,7 @@ class AccessToken:
         _cancel(self._lapse)
         lapse = max(grant.lifetime - margin - elapsed, 0.0)
         self._lapse = self._clock.callLater(lapse, self._lapsed)
+        self.good_until = self._clock.seconds() + lapse
         self._token = grant.token
         self._enter(State("ok"))
         self.on_change()
@@ -239,7 +243,7 @@ class AccessToken:
 
     def _discard(self) -> None:
         _cancel(self._lapse)
-        self._token = None
+        self._token = self.good_until = None
 
 
 def judge(status: int, body: bytes) -> Grant:
@@ -314,6 +318,8 @@ def _why(failure: Failure) -> str:
     """Name what went wrong: our own words, or classes of exceptions."""
     if failure.check(Down) is not None:
         return str(failure.value)
+    if isinstance(failure.value, NotConnected):
+        return failure.value.why
     inner = getattr(failure.value, "reasons", None) or []
     return ": ".join(_name(each) for each in (failure, *inner))
 

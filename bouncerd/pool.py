@@ -4,13 +4,14 @@ One dial at a time and at most one a second, as Apple and Google ask; a link tha
 is replaced while it drains, so that the lane hardly notices (apns.md 5.7, fcm.md 5).
 """
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 from typing import Protocol as Interface
 
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.error import ConnectingCancelledError
+from twisted.internet.error import TimeoutError as NotInTime
 from twisted.internet.interfaces import IDelayedCall, IProtocol, IProtocolFactory, IReactorTime
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
@@ -44,6 +45,15 @@ class Lodger(Interface):
 
 
 @dataclass(slots=True)
+class PoolCounts:
+    """What happened so far, for metrics."""
+
+    dials: int = 0
+    failures: int = 0  # dials, and links that ended before they were good for anything
+    goaways: Counter[int] = field(default_factory=Counter)  # links that heard one, by its code
+
+
+@dataclass(slots=True)
 class PoolState:
     """What the health page and an operator want to know; `why` is in our words."""
 
@@ -51,6 +61,16 @@ class PoolState:
     wanted: int
     why: str
     since: float = field(default=0.0)  # of the last change between some and no link ready
+    draining: int = 0
+    streams: int = 0  # requests that have not ended, on all links
+    idle: bool = False  # no link is ready because none is needed, as far as we know
+
+
+@dataclass(slots=True)
+class Pace:
+    """When the last dial was (the clock's seconds), of all pools that keep it together."""
+
+    dialed_at: float = -SPACING
 
 
 class _LinkFactory(Factory[Link]):
@@ -86,14 +106,15 @@ class Pool:
         self._clock = clock
         self._random = random
         self._refusal = refusal
+        self.counts = PoolCounts()
         self._lodger: Lodger | None = None
         self._links: list[Link] = []  # all that live, draining ones included
         self._ready: list[Link] = []
         self._dialing: Deferred[IProtocol] | None = None
         self._dial_call: IDelayedCall | None = None
-        self._dialed_at = -SPACING
+        self.pace = Pace()
         self._failures = 0
-        self._refused = False  # our credential, lately
+        self._refused = ""  # why our credential was, lately
         self._why = "not started"
         self._changed_at = clock.seconds()
         self._wanted_at = clock.seconds()
@@ -101,11 +122,21 @@ class Pool:
         self._all_gone: Deferred[None] | None = None
 
     def start(self, lodger: Lodger) -> None:
-        """Dial, and go on dialing."""
+        """Dial, and go on dialing; of a pool that does already, take over the lodging."""
         self._lodger = lodger
-        self._running = True
-        self._why = "connecting"
+        if not self._running:
+            self._running = True
+            self._why = "connecting"
         self.wake()
+
+    def follow(self, before: "Pool") -> None:
+        """Take the place of a pool to the same origin; together they dial no faster than one."""
+        self.pace, self.counts = before.pace, before.counts
+
+    def retire(self) -> Deferred[None]:
+        """Stop because another pool has its work; its lodger hears nothing of it any more."""
+        self._lodger = None
+        return self.stop()
 
     def stop(self) -> Deferred[None]:
         """Let what is in flight finish; fires when every link is gone."""
@@ -143,10 +174,28 @@ class Pool:
                 best, most = link, room
         return best
 
+    def pick_apart(self) -> Link | None:
+        """Return the link for what may cost us one: always the same of those that are ready."""
+        link = self._ready[-1] if self._ready else None
+        return link if link is not None and link.free else None
+
+    @property
+    def refused(self) -> str:
+        """Why the provider ends our connections, "" if it is not for our credential."""
+        return "" if self._ready else self._refused
+
     def state(self) -> PoolState:
         """Return what to tell of it."""
         why = "" if self._ready else self._why
-        return PoolState(len(self._ready), self._size, why, self._changed_at)
+        return PoolState(
+            len(self._ready),
+            self._size,
+            why,
+            self._changed_at,
+            draining=sum(link.draining for link in self._links),
+            streams=sum(link.in_flight for link in self._links),
+            idle=not self._ready and not self._failures and self._wanted() == 0,
+        )
 
     # --- for its links
 
@@ -169,20 +218,28 @@ class Pool:
         Once for each link, or one that works would hide that all others fail, once a second.
         """
         link.useful = True
-        self._failures, self._refused = 0, False
+        if link in self._links:  # not one of a pool that was here before
+            self._failures, self._refused = 0, ""
+
+    def link_silent(self, link: Link) -> None:
+        """Trust the other links more: what was not answered goes again, once, on one of those."""
+        if len(self._ready) > 1:
+            link.drain("a request without any answer")
 
     def link_draining(self, link: Link) -> None:
         """Replace it at once, unless nobody used it; it goes when it has finished."""
         self._discount(link)
         refusal = self._refusal_of(link)
         if refusal:
-            self._why, self._refused = refusal, True
+            self._why = self._refused = refusal
         if link.farewell != "idle":
             self._maintain()
 
     def link_lost(self, link: Link, why: str) -> None:
         """Connect again; slower if it was good for nothing."""
         self._links.remove(link)
+        if link.goaway is not None:
+            self.counts.goaways[link.goaway.code] += 1
         self._wanted_at = max(self._wanted_at, link.sent_at)
         self._discount(link)
         if link.useful or why in {"idle", "its age"}:
@@ -232,8 +289,8 @@ class Pool:
             return
         if sum(not link.draining for link in self._links) >= self._wanted():
             return
-        delay = max(self._dialed_at + SPACING + self._back_off() - self._clock.seconds(), 0)
-        self._dial_call = self._clock.callLater(delay, self._dial)
+        due = self.pace.dialed_at + SPACING + self._back_off()
+        self._dial_call = self._clock.callLater(max(due - self._clock.seconds(), 0), self._dial)
 
     def _back_off(self) -> float:
         if not self._failures and not self._refused:
@@ -246,10 +303,16 @@ class Pool:
     def _dial(self) -> None:
         if self._wanted() == 0:
             return
-        self._dialed_at = self._clock.seconds()
+        now = self._clock.seconds()
+        if now < self.pace.dialed_at + SPACING:  # another pool at our pace was first
+            due = self.pace.dialed_at + SPACING
+            self._dial_call = self._clock.callLater(due - now, self._dial)
+            return
+        self.pace.dialed_at = now
+        self.counts.dials += 1
         dialing = self._dialing = maybeDeferred(self._connect, _LinkFactory(self._build))
         # A name server may be silent for ever, and one dial at a time is all there is.
-        dialing.addTimeout(DIAL_WITHIN, self._clock)
+        dialing.addTimeout(DIAL_WITHIN, self._clock, _too_late)
         dialing.addCallbacks(self._connected, self._not_connected)
 
     def _build(self) -> Link:
@@ -260,17 +323,24 @@ class Pool:
 
     def _connected(self, _link: IProtocol) -> None:
         self._dialing = None
+        # A slow dial and a quick one may arrive together.
+        self.pace.dialed_at = self._clock.seconds()
         self._maintain()
 
     def _not_connected(self, reason: Failure) -> None:
         self._dialing = None
-        if self._running and reason.check(ConnectingCancelledError) is None:
+        if self._running:
             self._failed(words(reason))
         self._maintain()
         self._check_gone()
 
     def _failed(self, why: str) -> None:
         self._failures += 1
+        self.counts.failures += 1
         if why != self._why or self._failures == 1:
             log.warn("Provider {provider} is not reached: {why}", provider=self._name, why=why)
         self._why = why
+
+
+def _too_late(_result: object, _seconds: float) -> Failure:
+    return Failure(NotInTime())

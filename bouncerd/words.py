@@ -1,5 +1,6 @@
 """Why a connection failed, in our words: for the log and the health page."""
 
+from twisted.internet.error import ConnectError
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 
@@ -19,10 +20,20 @@ _WORDS: dict[str, str] = {
 }
 
 
+class NotConnected(ConnectError):
+    """A connection failed in a way of which there is more to say; `why` is in our words."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(string=why)  # type: ignore[no-untyped-call]  # Twisted's
+        self.why = why
+
+
 def words(reason: Failure, transport: object = None) -> str:
     """Put a connection's failure in our words, plus OpenSSL's own constants; no foreign text."""
     error = reason.value
     assert error is not None
+    if isinstance(error, NotConnected):
+        return error.why
     for ancestor in type(error).__mro__:
         if ancestor.__name__ in _WORDS:
             return _WORDS[ancestor.__name__]

@@ -24,6 +24,7 @@ from twisted.web.server import NOT_DONE_YET, Request
 from zope.interface import implementer
 
 from bouncerd.oauth import AccessToken, AccountRefused, Down, Grant, State, judge
+from bouncerd.words import NotConnected
 
 Render = Callable[[Request], bytes | int]
 WALL = 1_785_000_000.0
@@ -226,6 +227,7 @@ class ExchangeTests(Laboratory):
         for reason, told in (
             (network.ConnectionRefusedError("secret.example"), "ConnectionRefusedError"),
             (ResponseNeverReceived([secret]), "ResponseNeverReceived: ConnectionRefusedError"),
+            (NotConnected("the proxy refuses: 403"), "the proxy refuses: 403"),
         ):
             token = self.account(Unreachable(reason))
             token.start()

@@ -3,6 +3,7 @@
 from random import Random
 
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectingCancelledError
 from twisted.internet.interfaces import IProtocol, IProtocolFactory
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -218,3 +219,43 @@ class PoolTests(SynchronousTestCase):
         self.assertEqual(hung, [0.0])
         self.pass_seconds(10)
         self.assertTrue(pool.ready)
+
+    def test_a_retired_pool_is_heard_of_no_more(self) -> None:
+        """A pool whose work another has finishes what it began, and troubles nobody."""
+        pool = self.pool(size=1)
+        self.pass_seconds(1)
+        link, ear = pool.pick(), Ear()
+        assert link is not None
+        link.send(ear, a_request())
+        self.pass_seconds(0)
+        pumped = self.lane.pumped
+        retired = pool.retire()
+        self.server.answer_all()
+        self.pass_seconds(1)
+        self.successResultOf(retired)
+        self.assertEqual((len(ear.endings), self.server.open), (1, []))
+        self.assertEqual((self.lane.pumped, self.lane.without), (pumped, 0))
+
+    def test_pools_of_one_pace(self) -> None:
+        """Two pools that take turns dial no faster than one would."""
+        first = self.pool(size=3)
+        second = Pool("apns", self.server.connect, APPLE, 3, self.clock, Random(1))
+        second.follow(first)
+        second.start(Lane())
+        self.pass_seconds(10)
+        self.assertEqual(self.server.dials, [float(n) for n in range(6)])
+
+    def test_a_silent_name_server(self) -> None:
+        """A dial that comes to nothing in time is a failure like any other."""
+        dials: list[float] = []
+
+        def connect(_factory: IProtocolFactory) -> "Deferred[IProtocol]":
+            dials.append(self.clock.seconds())
+            return Deferred(lambda d: d.errback(ConnectingCancelledError(None)))
+
+        pool = Pool("apns", connect, APPLE, 1, self.clock, Random(1))
+        pool.start(self.lane)
+        self.pass_seconds(31)
+        self.assertEqual(pool.state().why, "no connection in time")
+        self.pass_seconds(300)
+        self.assertLess(len(dials), 12)
