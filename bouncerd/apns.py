@@ -11,7 +11,17 @@ import re
 from bouncerd.answers import json_object, number, retry_after
 from bouncerd.bearer import Adoption, ProviderToken
 from bouncerd.http2 import Request, Response, Template
-from bouncerd.model import Delivered, Gone, Message, Misconfigured, Outcome, Push, Refused, Retry
+from bouncerd.model import (
+    About,
+    Delivered,
+    Gone,
+    Message,
+    Misconfigured,
+    Outcome,
+    Push,
+    Refused,
+    Retry,
+)
 
 _HEX = re.compile(r"[0-9a-fA-F]{2,400}")
 _TOPIC = re.compile(r"[!-~]{1,255}")
@@ -75,6 +85,12 @@ _REASONS: dict[str, tuple[int, _Verdict]] = {
 }
 
 
+_ABOUT = {
+    "TooManyRequests": About.DEVICE,
+    "TooManyProviderTokenUpdates": About.CREDENTIAL,
+}
+
+
 class Session:
     """What one HTTP/2 connection to Apple has of its own: its token, and what was made with it."""
 
@@ -96,6 +112,10 @@ class Apns:
         self.name = name
         self._authority = authority
         self._bearer = bearer
+
+    def bearer_issued_at(self) -> int | None:
+        """Return when the newest bearer token in use was issued (unix seconds), if there is any."""
+        return None if self._bearer is None else self._bearer.newest_issued_at()
 
     def session(self, now: float) -> Session:
         """Return the state of a new connection, made at `now` (unix seconds)."""
@@ -152,6 +172,10 @@ class Apns:
         since = _since(said, now) if response.status == 410 else None
         return _outcome(reason, wait, since)
 
+    def goodbye(self, debug: bytes) -> Retry | Misconfigured | None:
+        """Say what the debug data of a GOAWAY mean for us; None: routine."""
+        return goaway_outcome(debug)
+
     def _clock_is_wrong(self, session: Session, now: float) -> bool:
         if self._bearer is None or session.adoption is None:
             return False
@@ -188,7 +212,7 @@ def goaway_outcome(debug: bytes) -> Retry | Misconfigured | None:
     if not isinstance(reason, str):
         reason = debug[:128].decode("latin-1").strip()
     if reason.startswith("Maximum active streams violated"):
-        return Retry("stream limit", spoiled=True)
+        return Retry("stream limit", spoiled=True, about=About.STREAMS)
     match _REASONS.get(reason, (0, None))[1]:
         case _Verdict.CONFIG | _Verdict.CONFIG_LINK:
             return Misconfigured(reason, spoiled=True)
@@ -224,7 +248,8 @@ def _outcome(reason: str, wait: float | None, since: float | None) -> Outcome:
         case _Verdict.CONFIG | _Verdict.CONFIG_LINK as verdict:
             return Misconfigured(reason, spoiled=verdict is _Verdict.CONFIG_LINK)
         case _Verdict.RETRY | _Verdict.RETRY_LINK as verdict:
-            return Retry(reason, wait, spoiled=verdict is _Verdict.RETRY_LINK)
+            about = _ABOUT.get(reason, About.PUSH)
+            return Retry(reason, wait, spoiled=verdict is _Verdict.RETRY_LINK, about=about)
 
 
 def _by_status(response: Response, reason: object, wait: float | None) -> Outcome:
@@ -241,7 +266,7 @@ def _by_status(response: Response, reason: object, wait: float | None) -> Outcom
     else:
         label = f"unknown reason ({status})"
     if status >= 500 or status in (408, 429):
-        return Retry(label, wait)
+        return Retry(label, wait, about=About.DEVICE if status == 429 else About.PUSH)
     if status >= 400:
         return Refused(label)
     if 200 <= status < 300:

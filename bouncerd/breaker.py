@@ -26,11 +26,18 @@ class Breakers:
     def __init__(self, most_apps: int = 1_000) -> None:
         self._most_apps = most_apps
         self._apps: dict[str, _App] = {}
+        self._succeeded = 0  # how many of them ever did
+        self.open: set[str] = set()  # those that are asked about now and then only
 
     def succeeded(self, app: str) -> None:
         """Close it: a push was judged on its merits."""
-        known = self._app(app)
-        known.succeeded, known.refusals = True, 0
+        known = self._apps.get(app) or self._app(app)
+        if known.refusals:
+            known.refusals = 0
+            self.open.discard(app)
+        if not known.succeeded:
+            known.succeeded = True
+            self._succeeded += 1
 
     def refused(self, app: str, now: float) -> None:
         """Count a refusal of the credential or the app."""
@@ -39,6 +46,7 @@ class Breakers:
         if known.refusals >= IN_A_ROW:
             waits = min(known.refusals - IN_A_ROW, 10)
             known.probe_at = now + min(FIRST_PROBE * 2.0**waits, LONGEST_PROBE)
+            self.open.add(app)
 
     def wait(self, app: str, now: float) -> float:
         """Return how long (seconds) a push has to wait; the one that need not is the probe."""
@@ -53,8 +61,7 @@ class Breakers:
     def is_the_credentials(self, app: str) -> bool:
         """Say whether a refusal may be the credential's fault, and not this app's alone."""
         known = self._apps.get(app)
-        tried = known is not None and known.succeeded
-        return tried or not any(other.succeeded for other in self._apps.values())
+        return not self._succeeded or (known is not None and known.succeeded)
 
     def _app(self, app: str) -> _App:
         known = self._apps.get(app)
@@ -66,5 +73,9 @@ class Breakers:
 
     def _make_room(self) -> None:
         """Forget an app, one that never succeeded if there is any."""
-        oldest = next((app for app, known in self._apps.items() if not known.succeeded), None)
-        del self._apps[oldest if oldest is not None else next(iter(self._apps))]
+        app = next((app for app, known in self._apps.items() if not known.succeeded), None)
+        if app is None:
+            app = next(iter(self._apps))
+            self._succeeded -= 1
+        del self._apps[app]
+        self.open.discard(app)

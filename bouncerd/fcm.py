@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from bouncerd.answers import json_object, retry_after
 from bouncerd.http2 import Request, Response, Template
-from bouncerd.model import Delivered, Gone, Misconfigured, Outcome, Push, Refused, Retry
+from bouncerd.model import About, Delivered, Gone, Misconfigured, Outcome, Push, Refused, Retry
 
 _MAX_DATA = 4096
 #: Seconds before anything is tried again, and after a 429 that does not say (fcm.md 4.3).
@@ -176,12 +176,19 @@ class Fcm:
         fault = _fault(response)
         wait = retry_after(response.header(b"retry-after"), now)
         if status == 429 or fault.code == "QUOTA_EXCEEDED":
-            return Retry(fault.reason, max(_QUOTA_WAIT if wait is None else wait, _LEAST_WAIT))
+            wait = max(_QUOTA_WAIT if wait is None else wait, _LEAST_WAIT)
+            return Retry(fault.reason, wait, about=About.DEVICE)
         if status >= 500 or status in (408, 499) or fault.code in ("UNAVAILABLE", "INTERNAL"):
             return Retry(fault.reason, max(wait or 0.0, _LEAST_WAIT))
         if status == 401 and fault.code is None:
             return self._unauthorized(push, token, fault.reason)
         return _refusal(status, fault, complete=response.complete)
+
+    def goodbye(self, debug: bytes) -> Retry | None:
+        """Say what the debug data of a GOAWAY mean for us (fcm.md 5); None: routine."""
+        if debug.startswith(b"exceeded_max_concurrent_streams"):
+            return Retry("stream limit", spoiled=True, about=About.STREAMS)
+        return None
 
     def _unauthorized(self, push: Push, token: str | None, reason: str) -> Outcome:
         """Have a refused access token replaced and the push sent again, once (fcm.md 2.3)."""

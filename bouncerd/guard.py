@@ -15,6 +15,7 @@ LEAST = 50  # results in a window below which nothing can be said
 SEVERAL = 2
 _SLOT = 30.0  # seconds that are counted together
 _MOST_SERVERS = 1_000  # whose results are told apart in a slot
+_MOST_COUNTS = 20_000  # of servers in slots of apps, all together
 
 #: Reasons of `Gone` that may be the operator's mistake. A 410 and UNREGISTERED never are.
 SUSPECT = frozenset(
@@ -29,14 +30,11 @@ class _Slot:
     begun: float
     servers: dict[str, list[int]] = field(default_factory=dict)
 
-    def note(self, server: str, *, bad: bool) -> None:
-        counts = self.servers.get(server)
-        if counts is None:
-            # Of too many servers the later ones count as one, and so as no more than one.
-            server = server if len(self.servers) < _MOST_SERVERS else ""
-            counts = self.servers.setdefault(server, [0, 0])
-        counts[0] += 1
-        counts[1] += bad
+    def open(self, server: str, *, room: bool) -> list[int]:
+        """Begin to count a server, if there is room."""
+        # Of too many servers the later ones count as one, and so as no more than one.
+        server = server if room and len(self.servers) < _MOST_SERVERS else ""
+        return self.servers.setdefault(server, [0, 0])
 
 
 class Guard:
@@ -45,6 +43,8 @@ class Guard:
     def __init__(self, most_apps: int = 1_000) -> None:
         self._most_apps = most_apps
         self._slots: dict[str, deque[_Slot]] = {}
+        self._counts = 0  # of all slots, and some that were forgotten since it was counted
+        self._counted_at = float("-inf")
 
     def note(self, app: str, server: str, now: float, *, bad: bool) -> None:
         """Count a result of a server's push for an app."""
@@ -57,7 +57,26 @@ class Guard:
             slots.append(_Slot(now))
             while slots[0].begun <= now - WINDOW:
                 slots.popleft()
-        slots[-1].note(server, bad=bad)
+        counts = slots[-1].servers.get(server)
+        if counts is None:
+            counts = slots[-1].open(server, room=self._has_room(now))
+        counts[0] += 1
+        counts[1] += bad
+
+    def _has_room(self, now: float) -> bool:
+        """Count one more, if that is not too many; now and then look what is still there."""
+        if self._counts >= _MOST_COUNTS and now >= self._counted_at + _SLOT:
+            self._counted_at = now
+            for app, slots in list(self._slots.items()):
+                while slots and slots[0].begun <= now - WINDOW:
+                    slots.popleft()
+                if not slots:
+                    del self._slots[app]
+            every = self._slots.values()
+            self._counts = sum(len(slot.servers) for slots in every for slot in slots)
+        room = self._counts < _MOST_COUNTS
+        self._counts += room
+        return room
 
     def trips(self, app: str, now: float) -> bool:
         """Say whether so much fails that no token of the app may be deleted for it."""

@@ -1,14 +1,12 @@
 """The bounded, fair queue toward one provider, and its patience with it.
 
-Takes pushes, gives them to links that have room, and sees each to exactly one end. What answers
-mean is the provider's to say (apns.py, fcm.py); how requests end is the link's.
+Takes pushes, gives them to links that have room, and sees each to exactly one end. What waits is
+in its stock, attempts are in trying.py, and the end of a lane itself is in parting.py.
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from itertools import islice
 from random import Random
-from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -16,17 +14,19 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from bouncerd.calls import Call
-from bouncerd.caution import Caution
-from bouncerd.endings import Answered, Ending, Lost
-from bouncerd.fair import FairQueue, biggest_first
-from bouncerd.http2 import Request, Response
+from bouncerd.endings import Ending
 from bouncerd.job import Job
 from bouncerd.ledger import End, Ledger
-from bouncerd.link import Link
-from bouncerd.model import Delivered, Gone, Misconfigured, Outcome, Push, Refused
-from bouncerd.patience import CUT_OFF_TWICE, Patience
+from bouncerd.model import Gone, Push
+from bouncerd.parting import Parting, passed, taken_over
+from bouncerd.passing import Waiting
+from bouncerd.patience import Patience
 from bouncerd.pool import Pool
-from bouncerd.resting import Resting
+from bouncerd.seldom import Seldom
+from bouncerd.stock import Stock
+from bouncerd.trying import Provider, Tries
+
+__all__ = ["Forget", "Lane", "Note", "Provider"]
 
 log = Logger()
 
@@ -34,25 +34,8 @@ log = Logger()
 WORTH_WAITING = 1.0
 
 Forget = Callable[[Push, Gone, float], "Deferred[None]"]
-
-
-class Provider(Protocol):
-    """What a lane must know of APNs or FCM; `session` is the provider's note on one connection."""
-
-    name: str
-
-    @property
-    def ready(self) -> bool:
-        """Whether requests can be built now (FCM: there is an access token)."""
-
-    def session(self, now: float) -> Any:
-        """Make the note on a connection that is ready."""
-
-    def request(self, session: Any, push: Push, now: float) -> Request | Outcome:
-        """Spell the push, or say without sending what would become of it."""
-
-    def outcome(self, session: Any, push: Push, response: Response, now: float) -> Outcome:
-        """Name what an answer says."""
+#: Hears of each end (`End.value`) and each "retry", with its reason. Cheap, and never raises.
+Note = Callable[[Push, str, str], None]
 
 
 class Lane:
@@ -70,214 +53,210 @@ class Lane:
         limit: int,
         keep_for: float,
         patience: Patience,
+        note: Note | None = None,
     ) -> None:
-        self.provider = provider
-        self.pool = pool
         self.ledger = Ledger()
         self.reasons: Counter[tuple[str, str]] = Counter()
         self._clock = clock
         self._now = now
-        self._random = random
         self._forget = forget
-        self._limit = limit
         self._keep_for = keep_for
-        self._patience = patience
-        self._caution = Caution(provider.name, clock)
-        self._queue: FairQueue[Job] = FairQueue()
-        self._resting: Resting[Job] = Resting(clock, self._requeue)
-        self._in_hand = 0
+        self._note = note
+        self._stock = Stock(clock, self._requeue, limit)
+        self._tries = Tries(provider, pool, self._stock.queue, clock, now, random, patience, self)
+        self._alerts = Seldom()
         self._could_send = True
         self._pumping = False
+        self._paused = False
         self._sweep_call: IDelayedCall | None = None
-        self._stopped: Deferred[None] | None = None
-        self._stop_call: IDelayedCall | None = None
-        self._stop_at = 0.0
+        self._pump_call: IDelayedCall | None = None
+        self._parting: Parting | None = None
 
     # --- what it is asked
 
     @property
     def name(self) -> str:
         """The configuration section it stands for."""
-        return self.provider.name
+        return self._tries.provider.name
+
+    @property
+    def provider(self) -> Provider:
+        """By whose rules it sends."""
+        return self._tries.provider
+
+    @property
+    def pool(self) -> Pool:
+        """The links it sends by."""
+        return self._tries.pool
 
     @property
     def ready(self) -> bool:
         """Whether a push could go now, were there room."""
-        return self.pool.ready and self.provider.ready
+        return self._tries.ready
 
     @property
     def waiting(self) -> int:
         """How many pushes have not ended, those in flight included."""
-        return self._held + self._in_hand
+        return len(self._stock) + len(self._tries.in_hand)
 
     @property
-    def _held(self) -> int:
-        return len(self._queue) + len(self._resting)
+    def in_flight(self) -> int:
+        """How many pushes a link has, or are being judged."""
+        return len(self._tries.in_hand)
+
+    def oldest_age(self) -> float:
+        """Return how long (seconds) the oldest has waited that has no link; 0.0 if none waits."""
+        now = self._clock.seconds()
+        return now - min((job.since for job, _ in self._stock.waiting()), default=now)
 
     def can_take(self, server: str, count: int) -> bool:
-        """Whether so many pushes of a server may be put; False means: come back later.
-
-        A lane whose provider is down takes them and sheds others, so that one provider's outage
-        does not stop the other's pushes. While others wait, no server holds over a quarter.
-        """
-        if self._stopped is not None:
-            return False
-        held = self._held
-        if held + count > self._limit:
-            return not held or not self.ready or len(self._resting) > len(self._queue)
-        mine = self._queue.held(server)
-        others_wait = self._queue.servers > (1 if mine else 0)
-        return not (others_wait and self.ready and mine + count > self._limit / 4)
+        """Whether so many pushes of a server may be put (see `Stock.can_take`)."""
+        return self._parting is None and self._stock.can_take(server, count, ready=self.ready)
 
     def put(self, call: Call, pushes: Sequence[Push]) -> None:
         """Take a call's pushes (`can_take` was asked); each will end once."""
-        excess = self._held + len(pushes) - self._limit
-        shed = self._shed(min(excess, self._held))
+        shed = self._stock.make_room(len(pushes))
         at, now = self._clock.seconds(), self._now()
         jobs = []
         for push in pushes:
             deadline = at + min(self._keep_for, push.expires_at - now)
-            jobs.append(Job(self, push, call, deadline))
-            self._queue.put(jobs[-1])
+            job = Job(self, push, call, deadline)
+            job.since = at
+            jobs.append(job)
+            self._stock.queue.put(job)
         self.ledger.accepted += len(jobs)
-        self._end_all(shed, End.EXPIRED, "shed")
+        self._shed(shed)
         self.pump()
         if not self.ready:
+            self._tries.out()
             for job in jobs:
                 job.settle()
-        if self._queue:
-            self.pool.wake()
-            self._sweep_soon()
+        self._look_after()
+
+    def resize(self, *, limit: int, keep_for: float) -> None:
+        """Hold so many from now on, and each for so long (seconds) from now on."""
+        self._stock.limit, self._keep_for = limit, keep_for
+        latest = self._clock.seconds() + keep_for
+        for job, _ in self._stock.waiting():
+            job.deadline = min(job.deadline, latest)
+        self._shed(self._stock.make_room(0))
+
+    def adopt(self, provider: Provider, pool: Pool, patience: Patience) -> Pool:
+        """Send by another provider and (not yet started) pool from now on; return the old pool.
+
+        What is in flight on the old one's links is judged by the old provider. Whoever asked lets
+        the old pool finish.
+        """
+        before = self._tries.adopt(provider, pool, patience)
+        pool.start(self)
+        self.pump()
+        self._look_after()
+        return before
+
+    # --- its end
 
     def stop(self, within: float) -> Deferred[None]:
         """Take nothing more and work off what waits; what is left after that is lost, and said so.
 
         What no link has seen, of callers who still wait, goes back to them.
         """
-        if self._stopped is not None:
-            return self._stopped
-        stopped = self._stopped = Deferred()
-        self._stop_at = self._clock.seconds() + within
-        self._stop_call = self._clock.callLater(within, self._stop_now)
-        returned = self._queue.remove(lambda job: job.call.returnable)
+        if self._parting is not None:
+            return self._parting.done
+        parting = self._parting = Parting(self._clock, within, self._time_up)
+        self._paused = False
+        returned = self._stock.queue.remove(lambda job: job.call.returnable)
         for job in returned:
             job.call.returned = True
         self._end_all(returned, End.RETURNED, "stopping")
-        self._lose(self._resting.remove(self._stop_at))
-        self._check_stopped()
-        return stopped
+        self._lose(self._stock.resting.remove(parting.until))
+        self.pump()
+        self._check_parted()
+        return parting.done
 
-    # --- for its pool and its jobs
+    def pause(self) -> None:
+        """Give nothing more to links; what waits stays, and more is taken. For a hand-over."""
+        self._paused = True
+
+    def go_on(self) -> None:
+        """Give to links again: the hand-over came to nothing."""
+        self._paused = False
+        self.pump()
+
+    def withdraw_all(self) -> None:
+        """Give up what is in flight: it was cut off, or has never left; it ends so, or rests."""
+        self._tries.withdraw_all()
+
+    def to_pass_on(self) -> list[Waiting]:
+        """Return what waits, for the next process; nothing changes here. It must be paused."""
+        assert self._paused, "what is passed on must not be sent here, too"
+        return passed(self._stock.waiting(), self._now() - self._clock.seconds())
+
+    def passed_on(self) -> None:
+        """Hear that the next process has all of it: it ends here, and callers need not wait."""
+        self._end_all(self._stock.remove_all(), End.HANDED_OVER, "")
+
+    def take_over(self, waiting: Sequence[Waiting]) -> None:
+        """Go on with what another process has left; what comes too late ends at once."""
+        at = self._clock.seconds()
+        jobs = taken_over(waiting, self, self._now() - at, at + self._keep_for)
+        self.ledger.taken_over += len(jobs)
+        late = []
+        for job, due in reversed(jobs):  # each in front: it is older than what has come since
+            job.since = at
+            if self._parting is not None or job.deadline <= max(at, due):
+                late.append(job)
+            elif due > at:
+                self._stock.resting.add(job, due - at)
+            else:
+                self._stock.queue.put(job, first=True)
+        if self._parting is not None:
+            self._lose(late)
+        else:
+            self._end_all(late, End.EXPIRED, "taken over too late")
+        self._shed(self._stock.make_room(0))
+        self.pump()
+        self._look_after()
+
+    # --- for its pool
 
     def pump(self) -> None:
         """Give what waits to the links that have room."""
-        could_send, self._could_send = self._could_send, self.provider.ready
+        could_send, self._could_send = self._could_send, self._tries.can_send
         if could_send and not self._could_send:
             self.no_link()  # to the callers it is the same: what they wait for cannot be sent
-        if self._pumping or not self._queue or not self._could_send:
+        if self._pumping or self._paused or not self._could_send:
             return
         self._pumping = True
         try:
-            while self._queue:
-                link = self.pool.pick()
-                if link is None:
-                    break
-                for _ in range(min(link.free, len(self._queue))):
-                    self._give(self._queue.take(), link)
-                    if not self._queue:
-                        break
+            self._tries.pump()
         finally:
             self._pumping = False
+        if self._parting is not None:
+            self._check_parted()
 
     def no_link(self) -> None:
         """Let no caller wait for links to come back."""
-        for job in list(self._queue):
+        if self.ready:
+            return  # it was an old pool's last one, after a reload
+        if self._stock.queue:
+            self._tries.out()
+        for job in list(self._stock.queue):
             job.settle()
+
+    # --- for its jobs and attempts
 
     def attempt_ended(self, job: Job, ending: Ending) -> None:
         """Take the ending of a job's request."""
-        if isinstance(ending, Answered):
-            self._answered(job, ending.response)
-        elif isinstance(ending, Lost):
-            job.cut_off += 1
-            if job.cut_off == CUT_OFF_TWICE:
-                self._end(job, End.UNKNOWN, ending.why)
-            else:
-                self._rest(job, self._patience.cut_off)
-        elif ending.refused:
-            job.refusals += 1
-            self._rest(job, self._patience.refused_delay(job.refusals - 1, self._random))
-        else:
-            self._rest(job, 0.0)
-        self._check_stopped()
+        self._tries.ended(job, ending)
+        if self._parting is not None:
+            self._check_parted()
 
-    # --- within
+    def end(self, job: Job, end: End, reason: str = "") -> None:
+        """Count the end of a push, and let its caller go."""
+        self._count(job, end, reason)
+        job.settle()
 
-    def _give(self, job: Job, link: Link) -> None:
-        self._in_hand += 1
-        job.in_hand = True
-        if job.deadline <= self._clock.seconds():
-            self._end(job, End.EXPIRED, "in the queue")
-            return
-        if wait := self._caution.wait(job.push):
-            self._rest(job, wait * (1 + 0.25 * self._random.random()))
-            return
-        # Also for what turns out to need no sending: a device is forgotten as of this moment.
-        now = job.sent_at = self._now()
-        try:
-            if link.session is None:
-                link.session = self.provider.session(now)
-            request = self.provider.request(link.session, job.push, now)
-        except Exception:  # noqa: BLE001 -- one push that cannot be spelled must not stop the lane
-            log.failure("Lane {lane} failed to build a request", lane=self.name)
-            request = Refused("cannot be spelled")
-        if not isinstance(request, Request):
-            self._judge(job, request)
-            return
-        job.link = link
-        job.call.given = True
-        link.send(job, request)
-
-    def _answered(self, job: Job, response: Response) -> None:
-        link = job.link
-        assert link is not None
-        try:
-            outcome = self.provider.outcome(link.session, job.push, response, self._now())
-        except Exception:  # noqa: BLE001 -- an answer we fail to read is still an answer
-            log.failure("Lane {lane} failed to read an answer", lane=self.name)
-            outcome = Refused("unreadable answer")
-        self._judge(job, outcome)
-
-    def _judge(self, job: Job, outcome: Outcome) -> None:
-        """Do what the outcome asks for."""
-        if isinstance(outcome, Delivered | Gone | Refused):
-            if job.link is not None and not job.link.useful:
-                self.pool.link_useful(job.link)
-            self._conclude(job, outcome)
-            return
-        self.reasons["retry", outcome.reason] += 1
-        spoiled = outcome.spoiled
-        if isinstance(outcome, Misconfigured):
-            spoiled = self._caution.refused(job.push, outcome)
-        if spoiled and job.link is not None:
-            job.link.drain(outcome.reason)
-        job.retries += 1
-        self._rest(job, self._patience.delay(outcome, job.retries - 1, self._random))
-
-    def _conclude(self, job: Job, outcome: Delivered | Gone | Refused) -> None:
-        if job.link is not None:
-            self._caution.judged(job.push, outcome)
-        if isinstance(outcome, Delivered):
-            job.call.delivered_one(job.push)
-            self._end(job, End.DELIVERED)
-        elif isinstance(outcome, Gone) and self._caution.keeps(job.push, outcome):
-            self._end(job, End.GONE, outcome.reason)
-        elif isinstance(outcome, Gone):
-            self._gone(job, outcome)
-        else:
-            self._end(job, End.REFUSED, outcome.reason)
-
-    def _gone(self, job: Job, gone: Gone) -> None:
+    def gone(self, job: Job, gone: Gone) -> None:
         """End it; its caller waits until the device is forgotten, so that the reply can say so."""
         self._count(job, End.GONE, gone.reason)
         forgotten = maybeDeferred(self._forget, job.push, gone, job.sent_at)
@@ -288,60 +267,57 @@ class Lane:
         forgotten.addErrback(failed)
         forgotten.addCallback(lambda _: job.settle())
 
-    def _rest(self, job: Job, seconds: float) -> None:
+    def retry(self, job: Job, seconds: float, reason: str) -> None:
+        """Count a retry, and try again after so many seconds if that is in time."""
+        self.reasons["retry", reason] += 1
+        if self._note is not None:
+            self._note(job.push, "retry", reason)
+        self.rest(job, seconds)
+
+    def rest(self, job: Job, seconds: float) -> None:
         """Try again after so many seconds, if that is in time."""
         due = self._clock.seconds() + seconds
-        if self._stopped is not None and (self._stop_call is None or due > self._stop_at):
-            self._end(job, End.LOST, "stopped")
+        if self._parting is not None and due > self._parting.until:
+            self.end(job, End.LOST, "stopped")
         elif due >= job.deadline:
-            self._end(job, End.EXPIRED, "before its retry")
+            self.end(job, End.EXPIRED, "before its retry")
         elif seconds:
-            self._put_down(job)
-            self._resting.add(job, seconds)
+            self._tries.put_down(job)
+            self._stock.resting.add(job, seconds)
             if seconds >= WORTH_WAITING:
                 job.settle()
         else:
             self._requeue(job)
 
+    # --- within
+
     def _requeue(self, job: Job) -> None:
-        self._put_down(job)
-        self._queue.put(job, first=True)
+        self._tries.put_down(job)
+        self._stock.queue.put(job, first=True)
         if not self.ready:
             job.settle()
-        self.pool.wake()
-        self._sweep_soon()
+        self._look_after()
+        if self._pump_call is None:  # not each at once: the oldest of those that go again is last
+            self._pump_call = self._clock.callLater(0, self._pump_now)
+
+    def _pump_now(self) -> None:
+        self._pump_call = None
         self.pump()
 
-    def _shed(self, count: int) -> list[Job]:
-        """Take out so many: each time the oldest of the server that holds most by then."""
-        if count <= 0:
-            return []
-        resting = Counter(self._resting.counts())
-        shed = []
-        for server in islice(biggest_first(resting + Counter(self._queue.counts())), count):
-            if resting[server]:
-                resting[server] -= 1
-                shed.append(self._resting.take(server))
-            else:
-                shed.append(self._queue.shed(server))
-        return shed
-
-    def _sweep_soon(self) -> None:
-        if self._sweep_call is None:
-            self._sweep_call = self._clock.callLater(1.0, self._sweep)
+    def _look_after(self) -> None:
+        """Have what waits sent some time, or ended when its time is up."""
+        if self._stock.queue:
+            self.pool.wake()
+            if self._sweep_call is None:
+                self._sweep_call = self._clock.callLater(1.0, self._sweep)
 
     def _sweep(self) -> None:
         """Once a second while something waits: end what waited too long, and stay connected."""
         self._sweep_call = None
-        self._end_all(self._queue.expired(self._clock.seconds()), End.EXPIRED, "in the queue")
-        if self._queue:
-            self.pool.wake()
-            self._sweep_soon()
-        self._check_stopped()
-
-    def _end(self, job: Job, end: End, reason: str = "") -> None:
-        self._count(job, end, reason)
-        job.settle()
+        late = self._stock.queue.expired(self._clock.seconds())
+        self._end_all(late, End.EXPIRED, "in the queue")
+        self._tries.look()
+        self._look_after()
 
     def _end_all(self, jobs: Iterable[Job], end: End, reason: str) -> None:
         """End them together: no caller hears of one while the others are in no book."""
@@ -350,39 +326,50 @@ class Lane:
             self._count(job, end, reason)
         for job in jobs:
             job.settle()
+        if self._parting is not None:
+            self._check_parted()
 
     def _count(self, job: Job, end: End, reason: str) -> None:
-        self._put_down(job)
+        self._tries.put_down(job)
         self.ledger.ends[end] += 1
         if reason:
             self.reasons[end.value, reason] += 1
+        if self._note is not None:
+            self._note(job.push, end.value, reason)
 
-    def _put_down(self, job: Job) -> None:
-        """Let go of a job in the very step that queues, rests or counts it."""
-        job.link = None
-        if job.in_hand:
-            job.in_hand = False
-            self._in_hand -= 1
-
-    def _check_stopped(self) -> None:
-        if self._stopped is not None and not self.waiting:
-            self._finish_stop()
-
-    def _stop_now(self) -> None:
-        self._lose([*self._queue.remove(lambda _job: True), *self._resting.remove()])
-        self._finish_stop()
-
-    def _finish_stop(self) -> None:
-        """Say so; what is in flight still may end as its link's end has it."""
-        for call in (self._stop_call, self._sweep_call):
-            if call is not None and call.active():
-                call.cancel()
-        self._stop_call = self._sweep_call = None
-        if self._stopped is not None and not self._stopped.called:
-            self._stopped.callback(None)
+    def _shed(self, jobs: Sequence[Job]) -> None:
+        """End what there is no room for."""
+        self._end_all(jobs, End.EXPIRED, "shed")
+        if jobs and self._alerts.due("shed", self._clock.seconds()):
+            log.error(
+                "Lane {lane} is full: {count} pushes were given up, more may follow",
+                lane=self.name,
+                count=len(jobs),
+                alert="lane-shedding",
+            )
 
     def _lose(self, jobs: Sequence[Job]) -> None:
         """End what the stop leaves no time for."""
         self._end_all(jobs, End.LOST, "stopped")
         if jobs:
-            log.error("Lane {lane} lost {count} pushes", lane=self.name, count=len(jobs))
+            log.error(
+                "Lane {lane} lost {count} pushes",
+                lane=self.name,
+                count=len(jobs),
+                alert="pushes-lost",
+            )
+
+    def _time_up(self) -> None:
+        self._lose(self._stock.remove_all())
+        self._check_parted(at_once=True)
+
+    def _check_parted(self, *, at_once: bool = False) -> None:
+        """Say when it is over; what is in flight still may end as its link's end has it."""
+        if self._parting is None or (self.waiting and not at_once):
+            return
+        for call in (self._sweep_call, self._pump_call):
+            if call is not None:
+                call.cancel()
+        self._sweep_call = self._pump_call = None
+        self._tries.stop()
+        self._parting.finish()

@@ -22,6 +22,8 @@ class End(enum.Enum):
     HANDED_OVER = "handed_over"  # passed to the next process
     LOST = "lost"  # a stop without hand-over took it
 
+    __hash__ = object.__hash__  # each push is counted under one: Enum's own is a Python function
+
 
 @dataclass(slots=True)
 class Ledger:

@@ -30,6 +30,12 @@ class Resting(Generic[Q]):
         for calls in self._calls.values():
             yield from calls
 
+    def due(self) -> Iterator[tuple[Q, float]]:
+        """Yield each item and when it wakes, in the clock's seconds."""
+        for calls in self._calls.values():
+            for item, call in calls.items():
+                yield item, call.getTime()
+
     def counts(self) -> dict[str, int]:
         """Return how many items of each server rest."""
         return {server: len(calls) for server, calls in self._calls.items()}

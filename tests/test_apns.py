@@ -13,6 +13,7 @@ from bouncerd.apns import Apns, Session, goaway_outcome
 from bouncerd.bearer import GENERATION, ProviderToken
 from bouncerd.http2 import Request, Response
 from bouncerd.model import (
+    About,
     Delivered,
     Device,
     Gone,
@@ -62,16 +63,16 @@ RETRY = {500: ["InternalServerError"], 503: ["ServiceUnavailable"]}
 RETRY_AND_LINK = {
     400: ["IdleTimeout"],
     403: ["UnrelatedKeyIdInToken"],
-    429: ["TooManyProviderTokenUpdates"],
     503: ["Shutdown"],
 }
 BROADCAST_ONLY = ["FeatureNotEnabled", "BadChannelId", "ChannelNotRegistered", "TopicMismatch"]
+HOT = Retry("TooManyRequests", 30.0, about=About.DEVICE)
 DOCUMENTED = {
     reason
     for table in (TOKEN, PAYLOAD, CONFIG, CONFIG_AND_LINK, RETRY, RETRY_AND_LINK)
     for reasons in table.values()
     for reason in reasons
-} | {"ExpiredProviderToken", "TooManyRequests"}
+} | {"ExpiredProviderToken", "TooManyRequests", "TooManyProviderTokenUpdates"}
 
 
 def with_token(clock: Clock | None = None) -> Apns:
@@ -293,7 +294,13 @@ class OutcomeTests(SynchronousTestCase):
 
     def test_hot_device_waits_half_a_minute(self) -> None:
         """A device with too many pushes in a row gets its next after 30 s at least."""
-        self.assertEqual(judged(answer(429, "TooManyRequests")), Retry("TooManyRequests", 30.0))
+        self.assertEqual(judged(answer(429, "TooManyRequests")), HOT)
+
+    def test_too_many_tokens_are_about_the_credential(self) -> None:
+        """The link is left; if others hear the same, all that goes with the key has to wait."""
+        reason = "TooManyProviderTokenUpdates"
+        wanted = Retry(reason, spoiled=True, about=About.CREDENTIAL)
+        self.assertEqual(judged(answer(429, reason)), wanted)
 
     def test_retry_after_is_honoured(self) -> None:
         """Apple documents no Retry-After, but if one comes it counts, an hour at most."""
@@ -303,7 +310,7 @@ class OutcomeTests(SynchronousTestCase):
             )
             self.assertEqual(judged(response), Retry("ServiceUnavailable", wait))
         response = replace(answer(429, "TooManyRequests"), headers=((b"retry-after", b"5"),))
-        self.assertEqual(judged(response), Retry("TooManyRequests", 30.0))
+        self.assertEqual(judged(response), HOT)
 
     def test_unregistered_since(self) -> None:
         """The time that Apple gives, in milliseconds, tells a token that came back from a dead."""
@@ -332,7 +339,8 @@ class OutcomeTests(SynchronousTestCase):
         for reason in [*BROADCAST_ONLY, "tulip", "", 5, ["Unregistered"], {"a": 1}]:
             self.assertEqual(judged(answer(400, reason)), Refused("unknown reason (400)"))
             self.assertEqual(judged(answer(410, reason)), Refused("unknown reason (410)"))
-            self.assertEqual(judged(answer(429, reason)), Retry("unknown reason (429)"))
+            hot = Retry("unknown reason (429)", about=About.DEVICE)
+            self.assertEqual(judged(answer(429, reason)), hot)
             self.assertEqual(judged(answer(500, reason)), Retry("unknown reason (500)"))
 
     def test_reason_with_a_foreign_status_goes_by_the_status(self) -> None:
@@ -452,7 +460,7 @@ class GoawayTests(SynchronousTestCase):
         self.assertEqual(goaway_outcome(b'{"reason":"Shutdown"}'), Retry("Shutdown", spoiled=True))
         self.assertEqual(
             goaway_outcome(b"Maximum active streams violated for this endpoint."),
-            Retry("stream limit", spoiled=True),
+            Retry("stream limit", spoiled=True, about=About.STREAMS),
         )
 
     def test_routine_and_unknown_say_nothing(self) -> None:

@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from bouncerd.fcm import Fcm, Session
 from bouncerd.http2 import Request, Response
 from bouncerd.model import (
+    About,
     Delivered,
     Device,
     Gone,
@@ -287,8 +288,9 @@ class OutcomeTests(SynchronousTestCase):
             error = answer(
                 429, "RESOURCE_EXHAUSTED", QUOTA, fcm_error("QUOTA_EXCEEDED"), headers=headers
             )
-            self.check(Retry("QUOTA_EXCEEDED", wait), error)
-        self.check(Retry("RESOURCE_EXHAUSTED", 60.0), answer(429, "RESOURCE_EXHAUSTED"))
+            self.check(Retry("QUOTA_EXCEEDED", wait, about=About.DEVICE), error)
+        quota = Retry("RESOURCE_EXHAUSTED", 60.0, about=About.DEVICE)
+        self.check(quota, answer(429, "RESOURCE_EXHAUSTED"))
 
     def test_outages(self) -> None:
         """Server errors and time-outs are tried again, never sooner than after 10 s."""
@@ -310,7 +312,8 @@ class OutcomeTests(SynchronousTestCase):
     def test_retryable_code_beside_a_4xx(self) -> None:
         """FcmError's code is the one to act on."""
         self.check(Retry("UNAVAILABLE", 10.0), answer(400, "", fcm_error("UNAVAILABLE")))
-        self.check(Retry("QUOTA_EXCEEDED", 60.0), answer(403, "", fcm_error("QUOTA_EXCEEDED")))
+        quota = Retry("QUOTA_EXCEEDED", 60.0, about=About.DEVICE)
+        self.check(quota, answer(403, "", fcm_error("QUOTA_EXCEEDED")))
 
     def test_payload_too_large(self) -> None:
         """A 413 is about this message only."""
