@@ -8,6 +8,7 @@ What goes beyond a bound is answered in JSON and hung up on.
 # mypy: allow-untyped-calls
 
 import enum
+import select
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -57,9 +58,13 @@ class Place(Protocol):
     bounds: Bounds
     channels: set["Channel"]
     line_quota: Quota
+    leaving: bool
 
     def next_id(self) -> bytes:
         """Make an id for an answer."""
+
+    def note_refused(self, status: int) -> None:
+        """Count an answer to what never became a request."""
 
 
 class _State(enum.Enum):
@@ -130,6 +135,13 @@ class Channel(HTTPChannel):
         self.requests[-1].limit = limit
         super().allHeadersReceived()
 
+    def checkPersistence(self, request: Any, version: bytes) -> bool:
+        """Say whether another request may follow, and to the peer if none may."""
+        persistent = bool(super().checkPersistence(request, version))
+        if persistent and self.site.leaving:
+            request.responseHeaders.setRawHeaders(b"Connection", [b"close"])
+        return persistent and not self.site.leaving
+
     def allContentReceived(self) -> None:
         """Hand the request on."""
         if not self._deaf:
@@ -178,6 +190,7 @@ class Channel(HTTPChannel):
         self.transport.write(head.encode() + body)
         # Closed now, the socket would send a peer that is still sending a reset, not the answer.
         self._enter(_State.REFUSED)
+        self.site.note_refused(status)
         if self.site.line_quota.take():
             log.info(
                 "Request {request_id} refused: {status} {reason}",
@@ -185,6 +198,41 @@ class Channel(HTTPChannel):
                 status=status,
                 reason=msg,
             )
+
+    def make_last(self) -> None:
+        """Have the answer to the request that is here be the last one."""
+        for request in self.requests:
+            self.persistent = False
+            if not request.startedWriting:
+                request.responseHeaders.setRawHeaders(b"Connection", [b"close"])
+
+    def part(self, now: float, quiet: float) -> None:
+        """Hang up if no request is here or on its way, nor was in the last `quiet` seconds.
+
+        A peer may always send one at this very moment, and see us gone; HTTP/1.1 has no goodbye
+        but an answer. One who has just been here comes back soon, and gets it; of the others
+        this looks into the socket last.
+        """
+        if self._state is _State.IDLE and now - self._entered >= quiet and not self._has_unread():
+            self.loseConnection()
+
+    def cut_short(self, reason: str) -> None:
+        """Refuse what comes in too slowly; 503, for the peer may ask again."""
+        if self._state is _State.RECEIVING:
+            self.refuse(503, reason)
+
+    def _has_unread(self) -> bool:
+        fileno = getattr(self.transport, "fileno", None)
+        if fileno is None:
+            return False
+        poll = select.poll()
+        poll.register(fileno(), select.POLLIN)
+        return bool(poll.poll(0))
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is here, or on its way."""
+        return self._state in (_State.RECEIVING, _State.WORKING)
 
     def sweep(self, now: float) -> None:
         """End what has gone on for too long; `now` is the clock's seconds."""

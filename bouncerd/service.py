@@ -10,19 +10,30 @@ from typing import Protocol
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, succeed
-from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IReactorTime
-from twisted.internet.task import deferLater
+from twisted.internet.interfaces import (
+    IDelayedCall,
+    IListeningPort,
+    IProtocolFactory,
+    IReactorTime,
+)
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
+from bouncerd.counting import Counting
 from bouncerd.lane import Lane
+from bouncerd.leaving import Leaving
+from bouncerd.notifying import Notifier
+from bouncerd.observing import Observing
+from bouncerd.reloading import Reloader
+from bouncerd.routes import Routes
 from bouncerd.site import Site
-from bouncerd.store.base import Store
+from bouncerd.store.base import Store, StoreError
+from bouncerd.succession import Succession
 
 log = Logger()
 
-#: Seconds at a stop for what waits, then for the last answers to callers.
-STOP_WITHIN = 10.0
-LAST_ANSWERS_WITHIN = 2.0
+#: Seconds that the supervisor is asked to wait for the rest of a start or a stop, every second.
+MORE_TIME = 20.0
 
 
 class CannotStart(Exception):
@@ -30,7 +41,7 @@ class CannotStart(Exception):
 
 
 class Token(Protocol):
-    """What is kept fresh while the daemon runs: an access token."""
+    """What goes on beside the pushes while the daemon runs."""
 
     def start(self) -> None:
         """Begin."""
@@ -41,13 +52,17 @@ class Token(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What the daemon is made of."""
+    """What the daemon is made of. `lanes` may change while it runs."""
 
     store: Store
     lanes: Sequence[Lane]
     tokens: Sequence[Token]
     site: Site
     admin: Site
+    routes: Routes
+    reloader: Reloader
+    observing: Observing
+    counting: Counting
 
 
 @dataclass(slots=True)
@@ -55,6 +70,7 @@ class _Running:
     parts: Parts
     ports: list[IListeningPort] = field(default_factory=list)
     admin_ports: list[IListeningPort] = field(default_factory=list)
+    succeeding: Deferred[None] = field(default_factory=lambda: succeed(None))
 
 
 Listen = Callable[[str, IProtocolFactory], IListeningPort]
@@ -64,7 +80,7 @@ class Bouncerd(Service):
     """Starts and stops the parts that `build` makes.
 
     They are made when the service starts: twistd has left its first process by then, and given
-    up root's rights. `started` is told so.
+    up root's rights.
     """
 
     def __init__(
@@ -74,6 +90,8 @@ class Bouncerd(Service):
         endpoints: tuple[Sequence[str], Sequence[str]],
         clock: IReactorTime,
         fail: Callable[[str], None],
+        notifier: Notifier,
+        succession: Succession,
     ) -> None:
         """`endpoints`: the API's, the admin's. `fail` ends the process with a line."""
         self._build = build
@@ -81,10 +99,18 @@ class Bouncerd(Service):
         self._api_endpoints, self._admin_endpoints = endpoints
         self._clock = clock
         self._fail = fail
+        self._notifier = notifier
+        self._succession = succession
         self._running: _Running | None = None
+        self._state = "starting, the store is not open yet"
+        self._tell_call: IDelayedCall | None = None
 
     def startService(self) -> None:
-        """Open the store, listen, and begin to connect; or end the process with one line."""
+        """Listen, take up what was left, begin to connect; or end the process with one line.
+
+        It is ready once the store is open, too. One that is not reached yet is waited for:
+        callers are told to ask again meanwhile.
+        """
         try:
             running = self._running = _Running(self._build())
             for endpoint in self._api_endpoints:
@@ -95,14 +121,15 @@ class Bouncerd(Service):
             self._fail(str(error))
             return
         super().startService()  # type: ignore[no-untyped-call]  # Twisted's
-        for token in running.parts.tokens:
-            token.start()
-        for lane in running.parts.lanes:
-            lane.pool.start(lane)
+        self._start(running.parts)
         for endpoint in self._api_endpoints:
             log.info("Serving on {endpoint}", endpoint=endpoint)
         for endpoint in self._admin_endpoints:
             log.info("Health and metrics on {endpoint}", endpoint=endpoint)
+        beginning = self._succession.begin(running.parts.routes)
+        running.succeeding = Deferred.fromCoroutine(beginning).addErrback(_note_fault)
+        running.parts.store.open().addCallbacks(self._opened, self._not_opened, (running,))
+        self._tell()
 
     def stopService(self) -> Deferred[None]:
         """Stop in order; fires when all that was taken has its end."""
@@ -112,33 +139,95 @@ class Bouncerd(Service):
             return succeed(None)  # never started, or asked twice
         return Deferred.fromCoroutine(self._stop(running))
 
+    def _start(self, parts: Parts) -> None:
+        self._notifier.feed()
+        parts.reloader.begins, parts.reloader.ends = self._notifier.reloading, self._reloaded
+        parts.observing.health.listening = True
+        parts.observing.start()
+        parts.counting.start()
+        for token in parts.tokens:
+            token.start()
+        for lane in parts.lanes:
+            lane.pool.start(lane)
+
+    def _reloaded(self) -> None:
+        """Say that a reload is over; not that a start is, which may still go on."""
+        if not self._state:
+            self._notifier.ready()
+
+    def _opened(self, _: object, running: _Running) -> None:
+        if self._running is running:
+            self._state = ""
+            self._notifier.ready()
+            self._notifier.status(self._status(running.parts))
+
+    def _not_opened(self, failure: Failure) -> None:
+        if self._running is None:
+            return  # it stops already, and so does the store
+        if failure.check(StoreError) is None:
+            log.failure("The store fails to open", failure)
+        words = failure.getErrorMessage() if failure.check(StoreError) else "it fails to open"
+        # Not from in here: what `_fail` may raise would be this Deferred's, and nobody's.
+        self._clock.callLater(0, self._fail, f"store: {words}")
+
+    def _tell(self) -> None:
+        """Once a second: tell the supervisor how we are, and that we need more time if we do."""
+        self._tell_call = self._clock.callLater(1.0, self._tell)
+        if self._state:
+            self._notifier.extend(MORE_TIME)
+        if self._running is not None:
+            self._notifier.status(self._status(self._running.parts))
+
+    def _status(self, parts: Parts) -> str:
+        if self._state:
+            return "; ".join([self._state, *parts.observing.health.reasons()])
+        state = parts.observing.health.state
+        providers = [f"{lane.name} {state(lane)}" for lane in parts.lanes]
+        waiting = sum(lane.waiting for lane in parts.lanes)
+        return "; ".join([f"{waiting} pushes wait", *providers])
+
     async def _stop(self, running: _Running) -> None:
         parts = running.parts
         log.info("Stopping")
+        self._state = "stopping"
+        self._notifier.stopping()
+        self._notifier.status(self._state)
+        self._notifier.extend(MORE_TIME)
+        parts.observing.health.stopping = True
+        parts.reloader.stop()
         await _all([_closed(port) for port in running.ports])
-        await _all([lane.stop(STOP_WITHIN) for lane in parts.lanes])
-        await self._last_answers(parts.site)
-        await _all([lane.pool.stop() for lane in parts.lanes])
+        await running.succeeding  # what was just read belongs to a lane, or is still kept
+        lanes = list(parts.lanes)
+        await Leaving(lanes, parts.routes, parts.site, self._succession, self._clock).go()
+        await _all([lane.pool.stop() for lane in lanes])
         for token in parts.tokens:
             token.stop()
+        await parts.counting.stop()
         await parts.store.close()
+        parts.observing.stop()
         await _all([_closed(port) for port in running.admin_ports])
-        ends = [lane.ledger.ends for lane in parts.lanes]
-        for end, count in sorted(
-            (end.value, count) for each in ends for end, count in each.items()
-        ):
-            if count:
-                log.info("In all: {count} {what}", count=count, what=end)
+        _say_ends(parts)
+        if self._tell_call is not None and self._tell_call.active():
+            self._tell_call.cancel()
+        self._notifier.close()
 
-    async def _last_answers(self, site: Site) -> None:
-        """Let callers have the answers that are being written."""
-        by = self._clock.seconds() + LAST_ANSWERS_WITHIN
-        while any(channel.requests for channel in site.channels) and self._clock.seconds() < by:
-            await deferLater(self._clock, 0.02)
+
+def _say_ends(parts: Parts) -> None:
+    """Say what became of all pushes; the books of this process and of the next one fit."""
+    for ledger in [*(lane.ledger for lane in parts.lanes), parts.routes.nowhere]:
+        counts = {"accepted": ledger.accepted, "taken_over": ledger.taken_over}
+        counts |= {end.value: count for end, count in ledger.ends.items()}
+        for what, count in counts.items():
+            if count:
+                log.info("In all: {count} {what}", count=count, what=what)
 
 
 async def _all(waits: Sequence[Deferred[None]]) -> None:
     await DeferredList(list(waits), consumeErrors=True)
+
+
+def _note_fault(failure: Failure) -> None:
+    log.failure("What another process left was not taken over", failure)
 
 
 def _closed(port: IListeningPort) -> Deferred[None]:

@@ -26,6 +26,8 @@ from twisted.web.resource import IResource
 
 from bouncerd.channel import Bounds, Channel
 from bouncerd.envelope import BAD_REQUEST, WireError, render_error
+from bouncerd.logs import Verbosity
+from bouncerd.meters import HUNG_UP, OTHER, Requests
 from bouncerd.redaction import described
 
 log = Logger()
@@ -40,7 +42,7 @@ class Request(server.Request):
     defaultContentType = b"application/json"
 
     channel: Any
-    endpoint = "unknown"
+    endpoint = OTHER
     caller = "nobody"
     request_id = b""
     began = 0.0
@@ -87,7 +89,10 @@ class Request(server.Request):
 
     def connectionLost(self, reason: Failure) -> None:
         """End it: nobody waits for its answer."""
-        self.channel.site.long_bodies.discard(self)
+        site: Site = self.channel.site
+        site.long_bodies.discard(self)
+        if self.request_id:
+            site.note(self, HUNG_UP)
         super().connectionLost(reason)
 
     def process(self) -> None:
@@ -161,7 +166,7 @@ class LineQuota:
 
 
 class Site(server.Site):
-    """Makes channels, and looks after them once a second. `verbose` logs what went well, too.
+    """Makes channels, and looks after them once a second. `verbosity`: logs what went well, too.
 
     `knows` says of a request whose head came in whether its caller may send a long body.
     """
@@ -176,7 +181,7 @@ class Site(server.Site):
         now: Callable[[], float],
         bounds: Bounds | None = None,
         *,
-        verbose: bool = False,
+        verbosity: Verbosity | None = None,
         knows: Callable[[Request], Deferred[bool]] = lambda _: succeed(True),
     ) -> None:
         # No time-outs of Twisted's: `_sweep` sees to them all, and costs a request nothing.
@@ -188,7 +193,9 @@ class Site(server.Site):
         self.line_quota = LineQuota(clock)
         self.knows = knows
         self._now = now
-        self._verbose = verbose
+        self._verbosity = verbosity or Verbosity()
+        self.requests = Requests()
+        self.leaving = False
         self._numbers = itertools.count(1)
         self._prefix = os.urandom(4).hex().encode()
         self._date = (0, b"")
@@ -215,6 +222,32 @@ class Site(server.Site):
             return False
         self.long_bodies.add(request)
         return True
+
+    def leave(self, quiet: float) -> None:
+        """Let each connection's next answer be its last; hang up on those that stay quiet.
+
+        They are those on which nothing was asked for so many seconds. It is over when `channels`
+        is empty. Nobody listens any more.
+        """
+        if not self.leaving:
+            self.leaving = True
+            for channel in self.channels:
+                channel.make_last()
+        now = self.clock.seconds()
+        for channel in list(self.channels):
+            channel.part(now, quiet)
+            channel.sweep(now)
+
+    def cut_short(self) -> None:
+        """Refuse what is still coming in, and hang up on who is quiet."""
+        self.leave(0.0)
+        for channel in list(self.channels):
+            channel.cut_short(_BUSY)
+
+    @property
+    def busy(self) -> bool:
+        """Whether any request is here, or on its way."""
+        return any(channel.busy for channel in self.channels)
 
     def startFactory(self) -> None:
         """Start. (Twisted's own keeps a clock running for its access log.)"""
@@ -245,18 +278,28 @@ class Site(server.Site):
         return self._date[1]
 
     def log(self, request: Any) -> None:
-        """Note an answer that went out; at the default level only if it was no plain success."""
-        plain = 200 <= request.code < 300
-        if not self._verbose and (plain or not self.line_quota.take()):
+        """Note an answer that went out (Twisted's name for it)."""
+        self.note(request, request.code)
+
+    def note_refused(self, status: int) -> None:
+        """Count an answer to what never became a request."""
+        self.requests.note_refused(status)
+
+    def note(self, request: Request, status: int) -> None:
+        """Count a request's end; log it, at the default level only if it was no plain success."""
+        took = self.clock.seconds() - request.began
+        self.requests.note(request.endpoint, status, took)
+        plain = 200 <= status < 300
+        if not self._verbosity.verbose and (plain or not self.line_quota.take()):
             return
-        emit = log.error if request.code >= 500 else log.info
+        emit = log.error if status >= 500 else log.info
         emit(
             "Request {request_id} to {endpoint} by {server}: {status} after {took} ms",
             request_id=request.request_id.decode(),
             endpoint=request.endpoint,
             server=request.caller,
-            status=request.code,
-            took=round((self.clock.seconds() - request.began) * 1000),
+            status=status,
+            took=round(took * 1000),
         )
 
     def _sweep(self) -> None:

@@ -1,23 +1,33 @@
 """`twistd bouncerd`: its options, and the only place where the reactor is named."""
 
+import atexit
+import os
+import socket
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor as _reactor
-from twisted.internet.endpoints import serverFromString
+from twisted.internet.endpoints import AdoptedStreamServerEndpoint, serverFromString
+from twisted.internet.error import ReactorNotRunning
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.logger import Logger
 from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 from twisted.python.usage import Options as TwistedOptions
 
-from bouncerd import logs
+from bouncerd import cores, logs
+from bouncerd.adopting import Unsuitable, adopt, check
 from bouncerd.building import build
 from bouncerd.config import Config, ConfigError, read
-from bouncerd.service import Bouncerd, CannotStart
+from bouncerd.notifying import Notifier
+from bouncerd.reloading import on_hangup
+from bouncerd.service import Bouncerd, CannotStart, Parts
+from bouncerd.store.kinds import look_at
+from bouncerd.succession import Succession, inherited
 
 # The reactor offers more than any of its interfaces alone.
 reactor: Any = _reactor
@@ -39,43 +49,59 @@ class Options(TwistedOptions):
 
     def postOptions(self) -> None:
         """Read the configuration; with mistakes in it the process ends here."""
+        if self.parent is not None and self.parent.get("logger"):
+            problem = "--logger is not taken: bouncerd writes its log itself, without content"
+            print(problem, file=sys.stderr)  # noqa: T201 -- an answer to the operator
+            raise SystemExit(1)
         try:
-            path = Path(self["config"])
-            self.configuration = read(path, self["instance"], now=time.time())
+            # A daemon changes its directory; what it reads again is where it was.
+            self["config"] = str(Path(self["config"]).absolute())
+            self.configuration = self.read()
         except ConfigError as error:
             for problem in error.problems:
                 print(problem, file=sys.stderr)  # noqa: T201 -- an answer to the operator
             raise SystemExit(1) from None
         warnings = [*self.configuration.warnings]
         if self["check"]:  # a start says so itself, by failing
-            warnings += _store_warnings(self.configuration)
+            address = self.configuration.bouncerd.store
+            warnings += [f"[bouncerd] store: {note}" for note in look_at(address)]
         for warning in warnings:
-            print(f"{path}: warning: {warning}", file=sys.stderr)  # noqa: T201 -- likewise
+            print(f"{self['config']}: warning: {warning}", file=sys.stderr)  # noqa: T201 -- likewise
         if self["check"]:
-            print(f"{path}: fine")  # noqa: T201 -- likewise
+            print(f"{self['config']}: fine")  # noqa: T201 -- likewise
             raise SystemExit(0)
 
-
-def _store_warnings(config: Config) -> list[str]:
-    """Say what the configuration's syntax does not: that the store will not open."""
-    kind, _, place = config.bouncerd.store.partition(":")
-    if kind != "sqlite":
-        return ["[bouncerd] store: PostgreSQL is not supported yet; accepted: sqlite:PATH"]
-    if not Path(place).parent.is_dir():
-        return ["[bouncerd] store: its directory is not there (yet)"]
-    return []
+    def read(self) -> Config:
+        """Read the configuration, or raise ConfigError."""
+        return read(Path(self["config"]), self["instance"], now=time.time())
 
 
 class LoggedBouncerd(Bouncerd):
     """The service, which also chooses how twistd logs (by twistd's own `options`)."""
 
     twistd_options: Mapping[str, object] = {}
+    observer: logs.Observer | None = None
 
     def setServiceParent(self, parent: Any) -> None:
         """Take the application's log over before twistd opens one."""
         if isinstance(parent, Componentized):
-            logs.attach(parent, logs.destination(self.twistd_options))
+            self.observer = logs.attach(parent, logs.destination(self.twistd_options))
         super().setServiceParent(parent)  # type: ignore[no-untyped-call]  # Twisted's
+
+    def startService(self) -> None:
+        """Start, and leave no core file from now on: what is in memory is content."""
+        cores.forbid()
+        super().startService()
+
+    def only_log(self) -> logs.Observer:
+        """Return our observer, or raise CannotStart if what is logged goes elsewhere, too.
+
+        Another one (twistd's --logger, another runner than twistd) would write what exceptions
+        say: nothing may start then.
+        """
+        if self.observer is None or not self.observer.hears(log):
+            raise CannotStart("the log is not ours: run it by twistd, and without --logger")
+        return self.observer
 
 
 def makeService(options: Options) -> Bouncerd:
@@ -84,21 +110,43 @@ def makeService(options: Options) -> Bouncerd:
     # Twisted's reactor reads the wall clock; a step of it would fire or stall every timer.
     reactor.seconds = time.monotonic
     endpoints = config.bouncerd.listen, config.bouncerd.admin_listen
-    service = LoggedBouncerd(lambda: build(config, reactor), listen, endpoints, reactor, _fail)
+
+    def start() -> Parts:
+        parts = build(config, reactor, options.read, service.only_log())
+        on_hangup(reactor, parts.reloader.ask)
+        return parts
+
+    notifier = Notifier(os.environ, reactor)
+    succession = Succession(notifier, inherited(os.environ), time.time)
+    service = LoggedBouncerd(start, listen, endpoints, reactor, _fail, notifier, succession)
     service.twistd_options = options.parent or {"nodaemon": True}
     return service
 
 
 def _fail(problem: str) -> None:
     log.critical("Cannot start: {problem}", problem=problem)
-    raise SystemExit(1)
+    if not reactor.running:
+        raise SystemExit(1)
+    # What twistd returns after the reactor has run is zero, and it offers no other way.
+    atexit.register(os._exit, 1)
+    with suppress(ReactorNotRunning):  # it stops already
+        reactor.stop()
 
 
 def listen(description: str, factory: IProtocolFactory) -> IListeningPort:
     """Listen now, or raise CannotStart: Twisted's own service would swallow the failure."""
     found: list[Any] = []
     try:
-        serverFromString(reactor, description).listen(factory).addBoth(found.append)
+        endpoint = serverFromString(reactor, description)
+        if isinstance(endpoint, AdoptedStreamServerEndpoint):
+            check(endpoint)
+            if endpoint.addressFamily == socket.AF_UNIX:
+                return adopt(reactor, endpoint, factory)
+        endpoint.listen(factory).addBoth(found.append)
+    except Unsuitable as error:
+        raise CannotStart(f"listen: {description}: {error}") from None
+    except LookupError:
+        raise CannotStart(f"listen: {description}: no such socket was passed to us") from None
     except Exception as error:  # noqa: BLE001 -- whatever is wrong with it: the operator's line
         found.append(Failure(error))
     port = found[0] if found else Failure(TimeoutError())

@@ -5,7 +5,9 @@ from typing import NoReturn
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from bouncerd.notifying import Notifier
 from bouncerd.service import Bouncerd, Parts
+from bouncerd.succession import Succession
 
 
 class ServiceTests(SynchronousTestCase):
@@ -20,6 +22,9 @@ class ServiceTests(SynchronousTestCase):
         def build() -> Parts:
             raise AssertionError
 
-        service = Bouncerd(build, never, ([], []), Clock(), never)
+        clock = Clock()
+        notifier = Notifier({}, clock)
+        succession = Succession(notifier, [], clock.seconds)
+        service = Bouncerd(build, never, ([], []), clock, never, notifier, succession)
         self.successResultOf(service.stopService())
         self.successResultOf(service.stopService())
