@@ -5,14 +5,15 @@ answer: it gets what was asked, by whom, and returns the answer's members or rai
 """
 
 from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
 from typing import Any, TypeAlias, TypeVar, cast
 
 from klein import Klein
-from klein.resource import KleinResource
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
+from twisted.web.resource import IResource
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from bouncerd import wire
@@ -21,9 +22,11 @@ from bouncerd.billing import BillingRequest, parse_billing
 from bouncerd.bouncer import Bouncer, Caller
 from bouncerd.calls import Saturated
 from bouncerd.deadline import TooLate, until
+from bouncerd.direct import Direct, end, write_head
 from bouncerd.enrolment import Enrolment, parse_enrolment
 from bouncerd.envelope import WireError, render_error, render_success
-from bouncerd.limits import MINUTE, SlidingLog, too_many_requests
+from bouncerd.limiter import Limiter, OwnLimiter
+from bouncerd.limits import too_many_requests
 from bouncerd.links import Links, Sight
 from bouncerd.model import Found, Server
 from bouncerd.reading import (
@@ -59,6 +62,7 @@ _T = TypeVar("_T")
 _Members: TypeAlias = Mapping[str, object] | None
 _Handler: TypeAlias = Callable[["Api", Caller, _T], Coroutine[Any, Any, _Members]]
 _Welcome: TypeAlias = Callable[["Api", Stranger, _T], Coroutine[Any, Any, _Members]]
+_Answer: TypeAlias = Callable[["Api", Request, Sent, float], Coroutine[Any, Any, bytes]]
 _Route: TypeAlias = Callable[["Api", Request], Deferred[bytes]]
 
 # Servers call these before they have credentials.
@@ -76,6 +80,28 @@ LONG_BODIES = {(PREFIX + _ANALYTICS).encode(): LONGEST_UPLOAD}
 _SHORT = 16 * 1024
 
 
+# Asked so often that routing would cost a sixth of the work: what answers these without, by path.
+_OFTEN: dict[bytes, Callable[["Api", Request], None]] = {}
+
+
+def _routed(app: Klein, path: str, method: str, answer: _Answer, *, often: bool = False) -> _Route:
+    """Make what answers a request a route."""
+
+    def begin(api: "Api", request: Request) -> Coroutine[Any, Any, bytes]:
+        request.endpoint = path
+        return answer(api, request, what_was_sent(request), api.deadline())
+
+    @app.route(PREFIX + path, methods=[method], endpoint=path)
+    def route(api: "Api", request: Request) -> Deferred[bytes]:
+        return api.detached(request, begin(api, request))
+
+    if often:
+        _OFTEN[(PREFIX + path).encode()] = lambda api, request: api.serve(
+            request, begin(api, request)
+        )
+    return route
+
+
 def _open(app: Klein, path: str, read: Read[_T]) -> Callable[[_Welcome[_T]], _Route]:
     """Make a handler a route for anybody, so many times an hour."""
 
@@ -85,20 +111,13 @@ def _open(app: Klein, path: str, read: Read[_T]) -> Callable[[_Welcome[_T]], _Ro
             asked = read(sent)
             return render_success(await handler(api, stranger, asked.what), asked.ignored)
 
-        @app.route(PREFIX + path, methods=["POST"], endpoint=path)
-        def route(api: "Api", request: Request) -> Deferred[bytes]:
-            request.endpoint = path
-            return api.detached(
-                request, answer(api, request, what_was_sent(request), api.deadline())
-            )
-
-        return route
+        return _routed(app, path, "POST", answer)
 
     return decorate
 
 
 def _authenticated(
-    app: Klein, path: str, read: Read[_T], method: str = "POST"
+    app: Klein, path: str, read: Read[_T], method: str = "POST", *, often: bool = False
 ) -> Callable[[_Handler[_T]], _Route]:
     """Make a handler a route that only a known server gets to, as its argument."""
 
@@ -107,7 +126,7 @@ def _authenticated(
             credentials = read_credentials(header(request, b"authorization"))
             is_long = len(sent.content) > _SHORT
             if is_long:
-                api.count(request, await api.proven(credentials, by))
+                await api.count(request, await api.proven(credentials, by), by)
             # Read first: one look-up is for the server and for the user it asks about. But what
             # is wrong with a request is for its server to know only.
             asked = tried(read, sent)
@@ -116,7 +135,7 @@ def _authenticated(
             server = prove(credentials, known.server, api.now(), old_key=path != _DEACTIVATE)
             request.caller = server.uuid
             if not is_long:
-                api.count(request, server)
+                await api.count(request, server, by)
             if isinstance(asked, WireError):
                 raise asked
             if known.realm is not None and known.realm.server_id != server.id:
@@ -125,14 +144,7 @@ def _authenticated(
             members = await handler(api, caller, asked.what)
             return render_success(members, asked.ignored)
 
-        @app.route(PREFIX + path, methods=[method], endpoint=path)
-        def route(api: "Api", request: Request) -> Deferred[bytes]:
-            request.endpoint = path
-            return api.detached(
-                request, answer(api, request, what_was_sent(request), api.deadline())
-            )
-
-        return route
+        return _routed(app, path, method, answer, often=often)
 
     return decorate
 
@@ -157,6 +169,7 @@ class Api:
         now: Callable[[], float],
         answer_within: float,
         requests_per_minute: int = 1000,
+        limiter: Limiter | None = None,
         support: str = "",
     ) -> None:
         self._bouncer = bouncer
@@ -170,19 +183,14 @@ class Api:
         self._clock = clock
         self._now = now
         self._answer_within = answer_within
-        self._requests_per_minute = requests_per_minute
-        self._passed = SlidingLog(MINUTE)
-        contact = f" Contact {support} if this persists." if support else ""
-        self._busy = WireError(
-            503,
-            None,
-            f"The push bouncer is busy; try again later.{contact}",
-            headers={"Retry-After": "5"},
-        )
+        self.requests_per_minute = requests_per_minute
+        self._limiter = OwnLimiter(clock) if limiter is None else limiter  # an empty one is false
+        self.support = support
 
-    def resource(self) -> KleinResource:
+    def resource(self) -> IResource:
         """Return what a Site serves."""
-        return self.app.resource()
+        often = {path: partial(serve, self) for path, serve in _OFTEN.items()}
+        return Direct(often, self.app.resource())
 
     @_open(app, _REGISTER, as_form(parse_enrolment))
     async def register_server(self, stranger: Stranger, asked: Enrolment) -> _Members:
@@ -224,7 +232,7 @@ class Api:
         await self._bouncer.unregister_all(caller, asked)
         return None
 
-    @_authenticated(app, "push/notify", as_body(wire.parse_notify))
+    @_authenticated(app, "push/notify", as_body(wire.parse_notify), often=True)
     async def notify(self, caller: Caller, asked: wire.Notify) -> _Members:
         """Push to a user's phones."""
         return wire.render_notified(await self._bouncer.notify(caller, asked))
@@ -241,7 +249,7 @@ class Api:
         number = await self._sealed.register(caller, asked)
         return {"device_id": number} if asked.token_id is None else None
 
-    @_authenticated(app, "push/e2ee/notify", as_body(parse_sealed_notify))
+    @_authenticated(app, "push/e2ee/notify", as_body(parse_sealed_notify), often=True)
     async def notify_sealed(self, caller: Caller, asked: SealedNotify) -> _Members:
         """Push to phones of a realm what is closed to us."""
         return render_sealed_notified(await self._sealed.notify(caller, asked))
@@ -267,18 +275,6 @@ class Api:
 
     # --- errors
 
-    @app.handle_errors(WireError)
-    def wire_error(self, request: IRequest, failure: Failure) -> bytes:
-        """Answer what a caller did wrong."""
-        error = failure.value
-        assert isinstance(error, WireError)
-        return self._answer(request, error.status, render_error(error), error.headers)
-
-    @app.handle_errors(Saturated, StoreUnavailable, TooLate)
-    def busy(self, request: IRequest, failure: Failure) -> bytes:  # noqa: ARG002
-        """Answer 503: servers ask again after that, and lose the message after a 429."""
-        return self._answer(request, 503, render_error(self._busy), self._busy.headers)
-
     @app.handle_errors(MethodNotAllowed)
     def wrong_method(self, request: IRequest, failure: Failure) -> bytes:
         """Answer 405, or OPTIONS."""
@@ -288,23 +284,34 @@ class Api:
         headers = {"Allow": ", ".join(allowed)}
         path = b"/" + b"/".join(request.postpath or ())
         if request.method == b"OPTIONS" and path not in _OPEN:
-            return self._answer(request, 204, b"", headers)
+            return write_head(request, 204, b"", headers)
         body = render_error(
             WireError(405, None, "Method Not Allowed", {"allowed_methods": allowed})
         )
-        return self._answer(request, 405, body, headers)
+        return write_head(request, 405, body, headers)
 
     @app.handle_errors(HTTPException)
     def no_such_path(self, request: IRequest, failure: Failure) -> bytes:  # noqa: ARG002
         """Answer 404, also where URL routing would redirect: that turns a POST into a GET."""
         error = WireError(404, None, "This push bouncer has no such endpoint")
-        return self._answer(request, 404, render_error(error))
+        return write_head(request, 404, render_error(error))
 
     @app.handle_errors(Exception)
-    def fault(self, request: IRequest, failure: Failure) -> bytes:
-        """Answer 500."""
-        note_fault(cast(Request, request), failure)
-        return self._answer(request, 500, render_error(INTERNAL_ERROR))
+    def failed(self, request: IRequest, failure: Failure) -> bytes:
+        """Answer what a caller did wrong, or that we are busy, or that we failed."""
+        return self._failed(cast(Request, request), failure)
+
+    def _failed(self, request: Request, failure: Failure) -> bytes:
+        error = failure.value
+        if isinstance(error, _BUSY):
+            # Servers ask again after a 503, and lose the message after a 429.
+            contact = f" Contact {self.support} if this persists." if self.support else ""
+            text = f"The push bouncer is busy; try again later.{contact}"
+            error = WireError(503, None, text, headers={"Retry-After": "5"})
+        if isinstance(error, WireError):
+            return write_head(request, error.status, render_error(error), error.headers)
+        note_fault(request, failure)
+        return write_head(request, 500, render_error(INTERNAL_ERROR))
 
     # --- for the routes
 
@@ -316,11 +323,11 @@ class Api:
         """Return the wall clock's time."""
         return self._now()
 
-    def count(self, request: Request, server: Server) -> None:
+    async def count(self, request: Request, server: Server, by: float) -> None:
         """Count a server's request, and say so in headers; refuse one too many (1.7)."""
         own = server.requests_per_minute
-        limit = self._requests_per_minute if own is None else own
-        verdict = self._passed.take(server.uuid, limit, self._clock.seconds())
+        limit = self.requests_per_minute if own is None else own
+        verdict = await self._limiter.take(server.uuid, limit, by)
         for name, value in verdict.headers(self._now()).items():
             request.responseHeaders.setRawHeaders(name, [value])
         if verdict.retry_in is not None:
@@ -355,35 +362,32 @@ class Api:
         found = self._store.find(credentials.uuid, identity, realm_uuid)
         return until(by, self._clock, found)
 
+    def serve(self, request: Request, work: Coroutine[Any, Any, bytes]) -> None:
+        """Do work and answer; it goes on when its caller hangs up."""
+
+        def done(body: bytes) -> None:
+            end(request, write_head(request, 200, body))
+
+        def failed(reason: Failure) -> None:
+            end(request, self._failed(request, reason))
+
+        Deferred.fromCoroutine(work).addCallbacks(done, failed)
+
     def detached(self, request: Request, work: Coroutine[Any, Any, bytes]) -> Deferred[bytes]:
         """Start work that goes on when its caller hangs up: Klein cancels only what is returned."""
         answer: Deferred[bytes] = Deferred()
 
         def done(body: bytes) -> None:
             # After a cancellation a Deferred takes one late result, and drops it.
-            answer.callback(self._answer(request, 200, body))
+            answer.callback(write_head(request, 200, body))
 
         def failed(reason: Failure) -> None:
-            if answer.called and not reason.check(WireError, Saturated, StoreUnavailable, TooLate):
+            if answer.called and not reason.check(WireError, *_BUSY):
                 note_fault(request, reason)
             answer.errback(reason)
 
         Deferred.fromCoroutine(work).addCallbacks(done, failed)
         return answer
 
-    def _answer(
-        self, request: IRequest, status: int, body: bytes, headers: Mapping[str, str] | None = None
-    ) -> bytes:
-        request.setResponseCode(status)
-        fields = request.responseHeaders
-        if body:
-            fields.setRawHeaders(b"Content-Type", [b"application/json"])
-            fields.setRawHeaders(b"Content-Length", [b"%d" % len(body)])
-        fields.setRawHeaders(b"Cache-Control", [_NEVER])
-        fields.setRawHeaders(b"Expires", fields.getRawHeaders(b"Date", [b"0"]))
-        for name, value in (headers or {}).items():
-            fields.setRawHeaders(name.encode(), [value.encode()])
-        return body
 
-
-_NEVER = b"max-age=0, no-cache, no-store, must-revalidate, private"
+_BUSY = Saturated, StoreUnavailable, TooLate

@@ -22,6 +22,7 @@ from bouncerd.envelope import bad_request
 from bouncerd.model import Device, Gone, Identity, Kind, Message, Push, Realm, Server
 from bouncerd.routes import Routes
 from bouncerd.store.base import Store, StoreUnavailable
+from bouncerd.tallies import Tallies
 
 log = Logger()
 
@@ -68,14 +69,16 @@ class Bouncer:
         new_id: Callable[[], object] = uuid4,
         *,
         free_users: int | None = None,
+        tallies: Tallies | None = None,
     ) -> None:
         self._store = store
         self._routes = routes
         self._clock = clock
         self._now = now
-        self._rules = rules
+        self.rules = rules
         self._new_id = new_id
-        self._free_users = free_users
+        self.free_users = free_users
+        self._tallies = tallies
 
     async def set_plan(self, uuid: str, plan: int, ends_at: float | None) -> bool:
         """Give the server or the realm of this uuid a plan (bouncer-api.md 2); False if unknown.
@@ -92,7 +95,7 @@ class Bouncer:
     async def register(self, caller: Caller, asked: wire.Registration) -> None:
         """Remember a phone."""
         mine = [device for device in caller.devices if device.kind is asked.kind]
-        limit = self._rules.devices_per_user
+        limit = self.rules.devices_per_user
         if len(mine) >= limit and not any(_is(device, asked.kind, asked.token) for device in mine):
             raise bad_request(f"Too many devices are registered for this user (limit: {limit})")
         server_id, now = caller.server.id, self._now()
@@ -121,13 +124,16 @@ class Bouncer:
 
         Once pushes were admitted nothing makes this fail: the caller would ask, and push, again.
         """
-        verdict = judge(caller.server, caller.realm, self._free_users, self._now())
+        verdict = judge(caller.server, caller.realm, self.free_users, self._now())
         if not verdict.can_push:
             raise refusal(verdict, caller.server)
         devices, doubled = without_doubles(caller.devices)
-        pushes = self._pushes(caller.server, devices, self._messages(devices, asked))
+        realm = None if caller.realm is None else caller.realm.uuid
+        pushes = self._pushes(caller.server, devices, self._messages(devices, asked), realm)
         call = self._routes.admit(caller.server.uuid, pushes) if pushes else None
         await self._settled(caller.by, call, self._dropped(caller.server, doubled))
+        if self._tallies is not None:
+            self._tallies.received(caller.server.uuid, realm, len(devices))
         deleted = _deleted(asked, devices)
         if any(deleted) or (call is not None and call.delivered < len(pushes)):
             # The caller deletes what is listed here, of all its users. So look again, for phones
@@ -149,7 +155,7 @@ class Bouncer:
             raise wire.unrecognised_device()
         message = legacy.build_test_message(found[0].kind, asked.base_payload, self._now())
         messages = (message, None) if message.kind is Kind.APNS else (None, message)
-        pushes = self._pushes(caller.server, found, messages)
+        pushes = self._pushes(caller.server, found, messages, counted=False)
         if pushes:
             await self._settled(caller.by, self._routes.admit(caller.server.uuid, pushes), None)
 
@@ -163,9 +169,17 @@ class Bouncer:
             apns = legacy.apns_message(asked.apns_payload, self._now())
         return apns, fcm
 
-    def _pushes(self, server: Server, devices: Iterable[Device], messages: _Messages) -> list[Push]:
+    def _pushes(
+        self,
+        server: Server,
+        devices: Iterable[Device],
+        messages: _Messages,
+        realm: str | None = None,
+        *,
+        counted: bool = True,
+    ) -> list[Push]:
         apns, fcm = messages
-        expires_at = self._now() + self._rules.keep_for
+        expires_at = self._now() + self.rules.keep_for
         pushes = []
         for device in devices:
             message = apns if device.kind is Kind.APNS else fcm
@@ -177,7 +191,8 @@ class Bouncer:
                 )
             elif message is not None:
                 push_id = str(self._new_id())
-                pushes.append(Push(push_id, server.uuid, device, message, expires_at))
+                facts = push_id, server.uuid, device, message, expires_at
+                pushes.append(Push(*facts, realm, counted))
         return pushes
 
     def _dropped(self, server: Server, doubled: Sequence[Device]) -> Deferred[int] | None:

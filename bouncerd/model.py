@@ -126,7 +126,8 @@ class Push:
     """One message for one device, on behalf of one server (`server` is its uuid).
 
     `id` is a canonical lower-case UUID, the same over all attempts (apns.md 3, `apns-id`).
-    `expires_at` (unix seconds) is when it stops being worth sending.
+    `expires_at` (unix seconds) is when it stops being worth sending. `realm` is the uuid of the
+    realm it is for, where that is known. One that is not `counted` is no `mobile_pushes` (9.7).
     """
 
     id: str
@@ -134,6 +135,8 @@ class Push:
     device: Device
     message: Message
     expires_at: float
+    realm: str | None = None
+    counted: bool = True
 
 
 # What a provider's answer says. `reason` is always one of our own words or a documented reason
@@ -160,6 +163,15 @@ class Refused:
     reason: str
 
 
+class About(enum.Enum):
+    """What must be given time, where a provider asks for time."""
+
+    PUSH = enum.auto()
+    DEVICE = enum.auto()  # all pushes to it wait
+    CREDENTIAL = enum.auto()  # so do all that go with it, if other links hear the same
+    STREAMS = enum.auto()  # a link had too many under way
+
+
 @dataclass(frozen=True, slots=True)
 class Retry:
     """Send it again, `after` seconds if the provider said so; `spoiled`: not on this link."""
@@ -167,6 +179,7 @@ class Retry:
     reason: str
     after: float | None = None
     spoiled: bool = False
+    about: About = About.PUSH
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,7 @@ from bouncerd.sealed import (
     unknown_key,
 )
 from bouncerd.store.base import Store, StoreUnavailable, TooMany
+from bouncerd.tallies import Tallies
 
 log = Logger()
 
@@ -66,22 +67,25 @@ class SealedPushes:
         boxes: Boxes,
         free_users: int | None,
         new_id: Callable[[], object] = uuid4,
+        *,
+        tallies: Tallies | None = None,
     ) -> None:
         self._store = store
         self._routes = routes
         self._clock = clock
         self._now = now
-        self._rules = rules
-        self._boxes = boxes
-        self._free_users = free_users
+        self.rules = rules
+        self.boxes = boxes
+        self.free_users = free_users
         self._new_id = new_id
+        self._tallies = tallies
 
     async def register(self, caller: Caller, asked: SealedRegistration) -> int:
         """Remember a phone by what it says in the box; return our number for it."""
         realm = _realm(caller)
-        if asked.public_key not in self._boxes:
+        if asked.public_key not in self.boxes:
             raise unknown_key()
-        phone = read_phone(self._boxes.open(asked.public_key, asked.box))
+        phone = read_phone(self.boxes.open(asked.public_key, asked.box))
         token_id = token_id_of(phone.token)
         if asked.token_id is not None and decoded(asked.token_id) != token_id:
             raise invalid_registration()
@@ -111,13 +115,15 @@ class SealedPushes:
         Once pushes were admitted nothing makes this fail: the caller would ask, and push, again.
         """
         realm = _realm(caller)
-        verdict = judge(caller.server, realm, self._free_users, self._now())
+        verdict = judge(caller.server, realm, self.free_users, self._now())
         if not verdict.can_push:
             raise disallowed(verdict)
         rows = {request.address: _row(request.address) for request in asked.requests}
         found = await self._live(realm, rows.values(), caller.by)
-        pushes = self._pushes(caller.server.uuid, asked.requests, rows, found)
+        pushes = self._pushes(caller.server.uuid, realm.uuid, asked.requests, rows, found)
         call = await self._sent(caller, pushes)
+        if self._tallies is not None:
+            self._tallies.received(None, realm.uuid, len(asked.requests))
         dead: list[str | int] = []
         if len(found) < len(set(rows.values())) or call.delivered < len(pushes):
             # Look again, for phones that were registered or found dead meanwhile; and in doubt
@@ -130,7 +136,7 @@ class SealedPushes:
 
     def _limit(self, realm: Realm) -> int:
         users = max(realm.users, _FEWEST_USERS) if realm.users else _USERS_IF_UNKNOWN
-        return _KINDS * self._rules.devices_per_user * users
+        return _KINDS * self.rules.devices_per_user * users
 
     async def _live(
         self, realm: Realm, rows: Iterable[_Row], by: float
@@ -162,18 +168,20 @@ class SealedPushes:
     def _pushes(
         self,
         server: str,
+        realm: str,
         requests: Iterable[SealedRequest],
         rows: Mapping[_Address, _Row],
         found: Mapping[_Row, SealedDevice],
     ) -> list[Push]:
         """Make the pushes. What is for the other platform can go nowhere; its phone is fine."""
-        expires_at = self._now() + self._rules.keep_for
+        expires_at = self._now() + self.rules.keep_for
         pushes = []
         for request in requests:
             device = found.get(rows[request.address])
             if device is not None and device.kind is request.message.kind:
                 push_id = str(self._new_id())
-                pushes.append(Push(push_id, server, _target(device), request.message, expires_at))
+                facts = push_id, server, _target(device), request.message, expires_at
+                pushes.append(Push(*facts, realm))
         return pushes
 
     async def _sent(self, caller: Caller, pushes: list[Push]) -> Call:

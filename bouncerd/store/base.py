@@ -8,7 +8,10 @@ from typing import Protocol
 
 from twisted.internet.defer import Deferred
 
+from bouncerd.leasing import Ask, Lease
+from bouncerd.meters import Timings
 from bouncerd.model import Found, Identity, Kind, Realm, SealedDevice, Server
+from bouncerd.tallies import Counts, OutcomeCount, PushCount
 from bouncerd.uploads import Marks, Upload
 
 
@@ -47,7 +50,18 @@ class Store(Protocol):
     (UUIDs: spell them canonically), except the tokens of APNs, which have no case. Times are
     unix seconds. Devices are scoped to one server or realm, by its row id, except in the two
     calls that end in `everywhere`.
+
+    `timings` counts how long it took, for metrics.
     """
+
+    timings: Timings
+
+    def open(self) -> Deferred[None]:
+        """Make it ready: fires once it can be asked, its schema new or upgraded.
+
+        Fails with StoreError if that needs the operator. A database that only cannot be reached
+        is tried until it can be, or until closed; whoever asks meanwhile gets StoreUnavailable.
+        """
 
     def find(self, uuid: str, identity: Identity | None, realm_uuid: str | None) -> Deferred[Found]:
         """Find a server, any server's realm, and the server's devices of one user, at once.
@@ -198,6 +212,30 @@ class Store(Protocol):
 
     def count_sealed(self, realm_id: int) -> Deferred[int]:
         """Count a realm's live devices."""
+
+    def add_counts(self, writer: str, number: int, counts: Counts, now: float) -> Deferred[bool]:
+        """Add sums to those of the days they are of; False: that was done already.
+
+        A writer numbers what it adds, upwards, and tries one number until it succeeds: however
+        often, and whether or not an attempt that failed was stored, it is added once. What is of
+        servers and realms that are not known (any more) is left out.
+        """
+
+    def outcomes(self, server_uuid: str, since_day: int) -> Deferred[list[OutcomeCount]]:
+        """Find what a server's pushes met, from a day on (`tallies`), oldest day first."""
+
+    def push_counts(self, server_uuid: str, since_day: int) -> Deferred[list[PushCount]]:
+        """Find the daily counts of a server and of its realms, from a day on, oldest first."""
+
+    def prune_counts(self, outcomes_before: int, pushes_before: int) -> Deferred[int]:
+        """Delete some counts from before these days, a short write; 0: there are none left."""
+
+    def lease(self, asks: Sequence[Ask], window: float) -> Deferred[list[Lease]]:
+        """Take from limits that processes share, each of another key; see `leasing`.
+
+        The window is in seconds, by the database's clock. If it fails something may be granted
+        that nobody uses, for as long as the window.
+        """
 
     def secret(self) -> Deferred[bytes]:
         """Return the store's 32 random bytes, the same for ever and for all its processes."""

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from queue import SimpleQueue
+from time import perf_counter
 from typing import Any, NamedTuple, TypeVar
 
 from twisted.internet.defer import Deferred, fail
@@ -17,6 +18,7 @@ from twisted.internet.interfaces import IReactorFromThreads
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from bouncerd.meters import Timings
 from bouncerd.store.base import Conflict, StoreUnavailable
 from bouncerd.store.file import why
 from bouncerd.store.rows import Many, Row, Script, Statement
@@ -35,6 +37,7 @@ class _Write(NamedTuple):
     script: Script[Any]
     ended: Deferred[Any]
     long: bool
+    asked_at: float
 
 
 class Trouble:
@@ -63,8 +66,14 @@ class Writer:
     by the same code; that is for tests and for tools.
     """
 
-    def __init__(self, connection: sqlite3.Connection, reactor: IReactorFromThreads | None) -> None:
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        reactor: IReactorFromThreads | None,
+        timings: Timings | None = None,
+    ) -> None:
         self._connection = connection
+        self._timings = timings or Timings()
         self._reactor = reactor
         self._queue: SimpleQueue[_Write | None] = SimpleQueue()
         self._long: deque[_Write] = deque()
@@ -85,7 +94,7 @@ class Writer:
             return fail(StoreUnavailable("too many writes wait for the disk"))
         ended: Deferred[T] = Deferred()
         self._waiting += 1
-        self._queue.put(_Write(script, ended, long))
+        self._queue.put(_Write(script, ended, long, perf_counter()))
         if self._thread is None:
             self._turn()
         return ended
@@ -121,7 +130,9 @@ class Writer:
         return not stop
 
     def _settle(self, writes: list[_Write]) -> None:
-        self._deliver(self._acknowledge, writes, self._commit(writes))
+        began = perf_counter()
+        results = self._commit(writes)
+        self._deliver(self._acknowledge, writes, results, perf_counter() - began)
 
     def _take(self) -> tuple[list[_Write], bool]:
         """Take what waits, for some time if nothing does; return what is short, and the stop."""
@@ -192,8 +203,9 @@ class Writer:
 
     # In the reactor's thread again.
 
-    def _acknowledge(self, writes: list[_Write], results: list[Any]) -> None:
+    def _acknowledge(self, writes: list[_Write], results: list[Any], took: float) -> None:
         self._waiting -= len(writes)
+        self._time(writes, took)
         failed = [r for r in results if isinstance(r, Failure) and r.check(StoreUnavailable)]
         self._trouble.note(str(failed[0].value) if failed else None)
         for write, result in zip(writes, results, strict=True):
@@ -201,6 +213,12 @@ class Writer:
                 write.ended.errback(result)
             else:
                 write.ended.callback(result)
+
+    def _time(self, writes: list[_Write], took: float) -> None:
+        now = perf_counter()
+        self._timings.flushes.observe(took)
+        for write in writes:
+            self._timings.writes.observe(now - write.asked_at)
 
     def _end(self) -> None:
         if self._thread is not None:
