@@ -1,137 +1,107 @@
-"""What the admin listener tells: alive, ready, and numbers. Never on a public address.
+"""Whether the daemon is well: alive, ready, and how its providers are. Never on a public address.
 
-Ready means: listening, and the store reachable. A provider's outage is told, and turns nothing
-red: it must not take every host out of the balancer.
+Ready means: listening, the store reachable, and not stopping. A provider's outage is told, and
+turns nothing red: it must not take every host out of the balancer. Nobody waits for an answer
+here: what the store says was asked within the last seconds (watch.py).
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
 from twisted.internet.interfaces import IReactorTime
-from twisted.python.failure import Failure
 from twisted.web.resource import Resource
-from twisted.web.server import NOT_DONE_YET, Request
+from twisted.web.server import Request
 
 from bouncerd.lane import Lane
-from bouncerd.ledger import End, Ledger
-from bouncerd.store.base import Store
+from bouncerd.watch import StoreWatch
+
+JSON = b"application/json"
 
 
-class Books(Collector):
-    """The ledgers as metrics; read when they are asked for, so that a push pays nothing."""
-
-    def __init__(self, lanes: Sequence[Lane], nowhere: Ledger) -> None:
-        self._lanes = lanes
-        self._nowhere = nowhere
-
-    def collect(self) -> Iterator[Metric]:
-        """Yield the metrics of all lanes."""
-        accepted = CounterMetricFamily(
-            "bouncerd_pushes_accepted", "Device pushes accepted.", labels=["provider"]
-        )
-        ended = CounterMetricFamily(
-            "bouncerd_pushes_ended", "Device pushes by their end.", labels=["provider", "end"]
-        )
-        waiting = GaugeMetricFamily(
-            "bouncerd_pushes_waiting", "Device pushes waiting or in flight.", labels=["provider"]
-        )
-        links = GaugeMetricFamily(
-            "bouncerd_links_ready", "Connections that take pushes.", labels=["provider"]
-        )
-        reasons = CounterMetricFamily(
-            "bouncerd_push_reasons",
-            "Ends and retries other than plain delivery, by reason.",
-            labels=["provider", "kind", "reason"],
-        )
-        for name, ledger in [
-            *((lane.name, lane.ledger) for lane in self._lanes),
-            ("none", self._nowhere),
-        ]:
-            accepted.add_metric([name], ledger.accepted)
-            waiting.add_metric([name], ledger.waiting())
-            for end in End:
-                ended.add_metric([name, end.value], ledger.ends[end])
-        for lane in self._lanes:
-            links.add_metric([lane.name], lane.pool.state().ready)
-            for (kind, reason), count in lane.reasons.items():
-                reasons.add_metric([lane.name, kind, reason], count)
-        yield from (accepted, ended, waiting, links, reasons)
-
-
-class Admin(Resource):
-    """/metrics, /health/live and /health/ready."""
+class Health:
+    """What the daemon knows of itself; the service says when it listens and when it stops."""
 
     def __init__(
         self,
-        store: Store,
+        store: StoreWatch,
         lanes: Sequence[Lane],
-        nowhere: Ledger,
-        clock: IReactorTime,
         token_state: Callable[[str], str],
+        clock: IReactorTime,
     ) -> None:
         """`token_state` says of a lane by its name what its access token lacks; "" for nothing."""
-        super().__init__()  # type: ignore[no-untyped-call]  # Twisted's
+        self.listening = False
+        self.stopping = False
         self._store = store
         self._lanes = lanes
-        self._clock = clock
         self._token_state = token_state
-        self._registry = CollectorRegistry()
-        self._registry.register(Books(lanes, nowhere))
+        self._clock = clock
+
+    def reasons(self) -> list[str]:
+        """Say why it is not ready; nothing if it is."""
+        reasons = [
+            "stopping" if self.stopping else "",
+            "" if self.listening or self.stopping else "not listening yet",
+            self._store.problem,
+        ]
+        return [reason for reason in reasons if reason]
+
+    def state(self, lane: Lane) -> str:
+        """Say how a provider is: up, idle (no connection, and none is needed), or down."""
+        if lane.ready:
+            return "up"
+        return "idle" if lane.pool.state().idle and not self._token_state(lane.name) else "down"
+
+    def providers(self) -> dict[str, Mapping[str, object]]:
+        """Say how each provider is, by its section."""
+        return {lane.name: self._told(lane) for lane in self._lanes}
+
+    def _told(self, lane: Lane) -> Mapping[str, object]:
+        pool, state = lane.pool.state(), self.state(lane)
+        return {
+            "state": state,
+            "why": self._token_state(lane.name) or pool.why,
+            "connections_ready": pool.ready,
+            "connections_wanted": pool.wanted,
+            "connections_draining": pool.draining,
+            "seconds_in_state": round(self._clock.seconds() - pool.since),
+            "waiting": lane.waiting,
+        }
+
+
+class Admin(Resource):
+    """/metrics, /health/live and /health/ready, by GET or HEAD."""
 
     isLeaf = True
 
-    def render_GET(self, request: Request) -> bytes | int:  # noqa: N802 -- Twisted's name
-        """Answer by the path."""
+    def __init__(self, health: Health, metrics: Callable[[], bytes]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # Twisted's
+        self._health = health
+        self._metrics = metrics
+
+    def render(self, request: Request) -> bytes:
+        """Answer by the path. (Twisted drops the body of an answer to HEAD.)"""
+        if request.method not in (b"GET", b"HEAD"):
+            request.setHeader(b"allow", b"GET, HEAD")
+            return _json(request, 405, {"error": "nothing can be changed here"})
         path = b"/" + b"/".join(request.postpath or ())
         if path == b"/metrics":
             request.setHeader(b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
-            return bytes(generate_latest(self._registry))
+            return self._metrics()
         if path == b"/health/live":
-            return self._json(request, 200, {"live": True})
+            return _json(request, 200, {"live": True})
         if path == b"/health/ready":
-            return self._ready(request)
-        return self._json(request, 404, {"error": "no such page", "pages": _PAGES})
+            reasons = self._health.reasons()
+            providers = self._health.providers()
+            body = {"ready": not reasons, "reasons": reasons, "providers": providers}
+            return _json(request, 503 if reasons else 200, body)
+        return _json(request, 404, {"error": "no such page", "pages": _PAGES})
 
-    def _ready(self, request: Request) -> int:
-        gone: list[object] = []
-        request.notifyFinish().addErrback(gone.append)
 
-        def tell(problem: str) -> None:
-            if not gone:
-                status = 503 if problem else 200
-                body = {"ready": not problem, "reasons": [problem] if problem else []}
-                request.write(self._json(request, status, {**body, "providers": self._providers()}))
-                request.finish()
-
-        def failed(failure: Failure) -> str:
-            return f"the store is not reachable ({type(failure.value).__name__})"
-
-        self._store.ping().addCallbacks(lambda _: "", failed).addCallback(tell)
-        return NOT_DONE_YET
-
-    def _providers(self) -> dict[str, object]:
-        now = self._clock.seconds()
-        told: dict[str, object] = {}
-        for lane in self._lanes:
-            state = lane.pool.state()
-            why = self._token_state(lane.name) or state.why
-            told[lane.name] = {
-                "state": "up" if lane.ready else "down",
-                "why": why,
-                "connections_ready": state.ready,
-                "connections_wanted": state.wanted,
-                "seconds_in_state": round(now - state.since),
-                "waiting": lane.waiting,
-            }
-        return told
-
-    def _json(self, request: Request, status: int, body: dict[str, object]) -> bytes:
-        request.setResponseCode(status)
-        request.setHeader(b"content-type", b"application/json")
-        return json.dumps(body).encode() + b"\n"
+def _json(request: Request, status: int, body: dict[str, object]) -> bytes:
+    request.setResponseCode(status)
+    request.setHeader(b"content-type", JSON)
+    request.setHeader(b"cache-control", b"no-store")
+    return json.dumps(body).encode() + b"\n"
 
 
 _PAGES = ["/metrics", "/health/live", "/health/ready"]

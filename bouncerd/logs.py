@@ -11,12 +11,13 @@ import syslog
 import threading
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Mapping
 from hashlib import blake2b
 from types import TracebackType
 from typing import Any, Protocol, TextIO
 
-from twisted.logger import ILogObserver, LogEvent, LogLevel
+from twisted.logger import ILogObserver, LogEvent, Logger, LogLevel
 from twisted.python.components import Componentized
 from twisted.python.logfile import LogFile
 from zope.interface import implementer
@@ -24,6 +25,9 @@ from zope.interface import implementer
 from bouncerd.redaction import Raised, Record, class_name, recorded
 
 Level = Any  # one of LogLevel's constants, which Twisted does not annotate
+
+
+LEVELS = ("normal", "verbose")
 
 
 class Output(Protocol):
@@ -39,16 +43,43 @@ def short_hash(key: bytes, text: str) -> str:
     return blake2b(text.encode(), key=key, digest_size=6, person=b"bouncerd.log").hexdigest()
 
 
+class Verbosity:
+    """Whether each call and each push gets a line: asked on the hot path, changed by a reload."""
+
+    __slots__ = ("verbose",)
+
+    def __init__(self, verbose: bool = False) -> None:
+        self.verbose = verbose
+
+
 @implementer(ILogObserver)
 class Observer:
-    """Writes each event from `level` on as one line, for people or as JSON; never raises."""
+    """Writes each event from `level` on as one line, for people or as JSON; never raises.
+
+    `lines` counts what was written, by level. `verbosity` is for those who log a lot.
+    """
 
     def __init__(self, output: Output, human: bool, level: Level = LogLevel.info) -> None:
         self._output = output
         self._render = _line if human else _json
         self.level = level
+        self.verbosity = Verbosity()
+        self.lines: Counter[str] = Counter()
+        self._heard = 0
+
+    def set_level(self, name: str) -> None:
+        """Log as `log_level` says: `normal` or `verbose`."""
+        self.verbosity.verbose = name == "verbose"
+        self.level = LogLevel.debug if self.verbosity.verbose else LogLevel.info
+
+    def hears(self, log: Logger) -> bool:
+        """Say whether what is logged comes here: then it is written by our rules only."""
+        before = self._heard
+        log.debug("Is anybody there?")
+        return self._heard > before
 
     def __call__(self, event: LogEvent) -> None:
+        self._heard += 1
         if (event.get("log_level") or LogLevel.info) < self.level:
             return
         # A full disk, a closed terminal or an event that breaks us must not stop a push.
@@ -57,6 +88,7 @@ class Observer:
             if record is not None:
                 self._output.write(self._render(record) + "\n")
                 self._output.flush()
+                self.lines[str(record["level"])] += 1
         except Exception:  # noqa: BLE001, S110
             pass
 
@@ -93,7 +125,7 @@ def destination(options: Mapping[str, object]) -> Output | None:
     if options.get("syslog"):
         return _Syslog(str(options.get("prefix") or "bouncerd"))
     name = str(options.get("logfile") or "")
-    if name == "-" or (options.get("nodaemon") and not name):
+    if name == "-" or (options.get("nodaemon", True) and not name):  # unknown: no twistd
         return None
     rotated: Output = LogFile.fromFullPath(
         name or "twistd.log", rotateLength=10_000_000, maxRotatedFiles=5, defaultMode=0o640

@@ -30,22 +30,34 @@ _TEXT = re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029]{0,600}")
 # The facts that may be logged, and the form each must have: a number only, one word, a few words
 # of ours, or what the operator wrote or chose. A field that is not here is left out.
 _NUMBERS = """
-    age attempt bytes capacity count delay delivered devices expired failed full gone handed_over
-    left limit links lost pid port pushes queue refused requests retries returned seconds servers
-    signal size status stream streams took unknown waiting
+    age attempt bytes capacity cleared count delay delivered devices expired failed full gone
+    handed_over left limit links lost pid port pushes queue refused requests retries returned
+    seconds servers signal size status stream streams took unknown waiting
 """
 _NAMES = """
     account app call code device environment instance kind lane link mode method name
-    outcome provider public_key request request_id route schema section server state table token
-    topic version
+    outcome provider public_key push_id request request_id route schema section server state table
+    token topic version
 """
-_PHRASES = "hint reason rest what why"
+_PHRASES = "hint reason rest subject what when why"
 _TEXTS = "address endpoint listen path place problem warning"
+
+#: What an operator may want to be woken for: the field `alert` of an event is one of these.
+ALERTS = (
+    "credential-refused",
+    "certificate-expiry",
+    "store-down",
+    "lane-shedding",
+    "tokens-mostly-bad",
+    "pushes-lost",
+    "reload-failed",
+)
 VOCABULARY: dict[str, re.Pattern[str] | None] = {
     **dict.fromkeys(_NUMBERS.split()),
     **dict.fromkeys(_NAMES.split(), _NAME),
     **dict.fromkeys(_PHRASES.split(), _PHRASE),
     **dict.fromkeys(_TEXTS.split(), _TEXT),
+    "alert": re.compile("|".join(ALERTS)),
 }
 
 # What Twisted says in words that are always the same, and how we say it.

@@ -65,7 +65,7 @@ class LogTests(ApiTests):
         self.daemon.apns.outcome = always(Refused("x"))
         self.assertIn("push/notify", self.log())
         self.assertIn(": 400 after", self.log())
-        self.assertIn("unknown by nobody: 404", self.log())
+        self.assertIn("other by nobody: 404", self.log())
         self.assertNotIn("canary", self.log().lower())
 
     def test_floods(self) -> None:

@@ -452,6 +452,7 @@ class AttachTests(LoggedCase):
         """twistd's own options choose: in the foreground standard error, else a file."""
         self.assertIsNone(logs.destination({"nodaemon": 1, "logfile": None}))
         self.assertIsNone(logs.destination({"nodaemon": 1, "logfile": "-"}))
+        self.assertIsNone(logs.destination({}))
         with tempfile.TemporaryDirectory() as directory:
             path = Path(directory) / "b.log"
             output = logs.destination({"nodaemon": 0, "logfile": str(path)})
