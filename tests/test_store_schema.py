@@ -8,10 +8,12 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from bouncerd.leasing import Ask
 from bouncerd.model import Kind, Server
 from bouncerd.store.base import StoreError
 from bouncerd.store.sqlite import SQLiteStore
 from bouncerd.store.steps import Step, newest, read_steps, shipped_steps
+from bouncerd.tallies import Counts, OutcomeCount, PushCount
 from bouncerd.uploads import Marks
 from tests.test_store_file import NEXT, NOW, ONE, FileCase
 from tests.test_store_uploads import a_count, a_realm_row, a_whole, an_audit_row, an_upload
@@ -193,6 +195,9 @@ def fill(store: SQLiteStore) -> None:
     rows = [a_count(1)], [a_whole(1)], [an_audit_row(1)]
     store.upload(1, an_upload(*rows, [a_realm_row()]), 1.0)
     store.register_sealed(1, b"12345678", Kind.FCM, "decade", None, None, 1.0)
+    met = OutcomeCount(ONE, 1, "apns", "org.example.app", "delivered", "", 1, 1.0, 1.0)
+    store.add_counts("w", 1, Counts((met,), (PushCount(ONE, 1, 1, 1),)), 1.0)
+    store.lease([Ask(ONE, 1000, 1)], 60.0)
     store.secret()
     store.close()
 

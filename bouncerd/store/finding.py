@@ -48,7 +48,7 @@ class LookUp:
         if self._has_devices and first[self._devices] is not None:
             devices = [a_device(row[self._devices :]) for row in rows]
             if len(devices) > 1:
-                devices.sort(key=_age)
+                devices.sort(key=age)
         return Found(a_server(first), realm, devices)
 
 
@@ -74,5 +74,6 @@ def user(identity: Identity) -> tuple[str | None, int | None]:
     return user_uuid and findable(user_uuid), in_range(identity.user_id)
 
 
-def _age(device: Device) -> int:
+def age(device: Device) -> int:
+    """Return what devices are ordered by: the order of their first registration."""
     return device.id

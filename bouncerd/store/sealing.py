@@ -35,6 +35,9 @@ _REGISTER = """
 _LIVES = """
     SELECT id FROM sealed_devices WHERE realm_id = ? AND token_id = ? AND expired_at IS NULL
 """
+# It changes nothing and locks the row, where a database has more than one writer: two phones
+# would both be the last one that is allowed.
+_LOCK_REALM = "UPDATE realms SET users = users WHERE id = ?"
 _COUNT = "SELECT COUNT(*) FROM sealed_devices WHERE realm_id = ? AND expired_at IS NULL"
 _FIND = f"""
     SELECT {columns(SEALED_DEVICE, "d")} FROM sealed_devices d
@@ -111,6 +114,7 @@ def register(
         raise ValueError("a token id that does not have 8 bytes")
     facts = int(kind), text(token), text_or_null(app_id), number_or_null(push_account_id), now
     if limit is not None and not (yield _LIVES, (realm_id, token_id)):
+        yield _LOCK_REALM, (in_range(realm_id),)
         [(live,)] = yield count(realm_id)
         if live >= limit:
             raise TooMany

@@ -1,11 +1,11 @@
 """SQL about servers, plans and the store itself, and what its rows mean; once for all databases.
 
-This module and those beside it (finding, devices, sealing, uploading) know SQL and nouns; nothing
-of a driver. A read is a statement whose rows a function here understands. A write is a script: a
-generator that yields statements and is sent their rows, all of them run in one transaction or
-savepoint, undone together if it raises. So each driver runs it in its own manner. Statements
-speak what SQLite and PostgreSQL have in common, with `?` for parameters. A driver turns a
-violated unique index into Conflict.
+This module and those beside it (finding, devices, sealing, uploading, counting) know SQL and
+nouns; nothing of a driver. A read is a statement whose rows a function here understands. A write
+is a script: a generator that yields statements and is sent their rows, all of them run in one
+transaction or savepoint, undone together if it raises. So each driver runs it in its own manner.
+Statements speak what SQLite and PostgreSQL have in common, with `?` for parameters. A driver
+turns a violated unique index into Conflict.
 """
 
 from bouncerd.model import Realm, Server
@@ -38,6 +38,10 @@ _MARKS = (
     "SELECT realm_count_mark, installation_count_mark, audit_log_mark FROM servers WHERE id = ?"
 )
 
+# It changes nothing and locks the row, where a database has more than one writer: what a script
+# then reads of it stays so.
+_LOCK_SERVER = "UPDATE servers SET users = users WHERE uuid = ?"
+_LOCK_REALM = "UPDATE realms SET users = users WHERE uuid = ?"
 _INSERT_SERVER = """
     INSERT INTO servers (uuid, hostname, contact_email, key_digest, created_at)
     VALUES (?, ?, ?, ?, ?)
@@ -143,6 +147,7 @@ def update_server(
 ) -> Script[None]:
     """Overwrite an active server's facts, and its key unless None."""
     facts = text(hostname), text(contact_email)
+    yield _LOCK_SERVER, (findable(uuid),)
     known = the_server((yield server(uuid)))
     if known is None or known.deactivated:
         raise Conflict
@@ -199,9 +204,11 @@ def _switch(statement: str, uuid: str, event: str, now: float) -> Script[None]:
 def set_plan(uuid: str, plan_type: int, ends_at: float | None, now: float) -> Script[bool]:
     """Set the plan of a server, or else of a realm."""
     plan = number(plan_type), moment_or_null(ends_at)
+    yield _LOCK_SERVER, (findable(uuid),)
     known: Server | Realm | None = the_server((yield server(uuid)))
     statements = _SET_PLAN, _INSERT_EVENT
     if known is None:
+        yield _LOCK_REALM, (findable(uuid),)
         known = the_realm((yield realm(uuid)))
         statements = _SET_REALM_PLAN, _INSERT_REALM_EVENT
     if known is not None and plan != (known.plan_type, known.plan_ends_at):
@@ -213,6 +220,7 @@ def set_plan(uuid: str, plan_type: int, ends_at: float | None, now: float) -> Sc
 def set_requests_per_minute(uuid: str, limit: int | None, now: float) -> Script[bool]:
     """Set or lift a server's own rate limit."""
     limit = number_or_null(limit)
+    yield _LOCK_SERVER, (findable(uuid),)
     known = the_server((yield server(uuid)))
     if known is not None and limit != known.requests_per_minute:
         yield _SET_LIMIT, (limit, known.id)
