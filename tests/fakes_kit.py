@@ -5,6 +5,7 @@ Nothing here comes from the product either: header blocks are hpack's, frames ar
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -25,10 +26,12 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from bouncerd.fakes import frames, steps
 from bouncerd.fakes.bearers import Key
+from bouncerd.fakes.credentials import make_account
+from bouncerd.fakes.exchange import Exchange
 from bouncerd.fakes.front import Front
 from bouncerd.fakes.records import Received
 from bouncerd.fakes.rules import Match
-from bouncerd.fakes.server import Connection, Exchange
+from bouncerd.fakes.server import Connection
 from bouncerd.fakes.steps import Headers, Respond, Script
 
 NOW = 1_800_000_000.0  # unix seconds
@@ -64,7 +67,9 @@ class RawClient:
         self.encoder = Encoder()
         self.decoder = Decoder()
         self.transport = StringTransport() if transport is None else transport
-        self.connection = front.buildProtocol(None)
+        connection = front.buildProtocol(None)
+        assert connection is not None
+        self.connection = connection
         self.connection.makeConnection(self.transport)
         self.answers: dict[int, Answer] = {}
         self.settings: list[dict[int, int]] = []
@@ -159,6 +164,12 @@ class RawClient:
 def signing_key() -> ec.EllipticCurvePrivateKey:
     """Make a key to sign provider tokens with."""
     return ec.generate_private_key(ec.SECP256R1())
+
+
+@cache
+def account() -> dict[str, str]:
+    """Return a service account: one for all tests, since its key takes long to make."""
+    return make_account()
 
 
 def known(key: ec.EllipticCurvePrivateKey, key_id: str = "KEY1", team: str = "TEAM1") -> Key:

@@ -11,6 +11,7 @@ from twisted.internet.interfaces import IProtocol, IProtocolFactory
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
+from bouncerd.apns import goaway_outcome
 from bouncerd.endings import Ending
 from bouncerd.http2 import Request, Response
 from bouncerd.link import Link
@@ -193,6 +194,10 @@ class SimpleProvider:
     def outcome(self, session: object, push: Push, response: Response, now: float) -> Outcome:
         """Read the status."""
         return OUTCOMES[response.status]()
+
+    def goodbye(self, debug: bytes) -> Retry | Misconfigured | None:
+        """Read what Apple says."""
+        return goaway_outcome(debug)
 
 
 APP = "org.example.app"

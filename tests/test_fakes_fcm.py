@@ -306,7 +306,7 @@ class RetryTests(SynchronousTestCase):
         self.assertEqual(desk.broken(), [])
         desk.clock.advance(9)
         desk.send(token="fcm-503-1")
-        self.assertEqual(desk.broken(), ["retried within 10 seconds"])
+        self.assertEqual(desk.broken(), ["retried too soon"])
 
     def test_unauthenticated(self) -> None:
         """A 401 may be retried once."""

@@ -251,6 +251,8 @@ class ProgramTests(SynchronousTestCase):
         self.assertEqual(self.call("POST", "/clock", {"skew": 60}), {"skew": 60})
         self.assertEqual(self.call("POST", "/clock", {"skew": 0}), {"skew": 0})
         self.assertEqual(self.call("DELETE", "/tokens"), {})
+        limits = {"provider": "fcm", "connects": 100, "messages": 1_000_000}
+        self.assertEqual(self.call("POST", "/limits", limits)["turned_away"], 0)
         told = {"provider": "fcm", "do": [{"step": "goaway", "last_stream": 0, "debug": "bye"}]}
         self.assertIn("connections", self.call("POST", "/tell", told))
         with self.assertRaises(urllib.error.HTTPError) as caught:

@@ -9,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from bouncerd.fakes import frames, steps
 from bouncerd.fakes.apns import goaway, refuse
 from bouncerd.fakes.google_errors import UNREGISTERED
+from bouncerd.fakes.odd import ILLEGAL, Fragmented
 from bouncerd.fakes.rules import Match
 from bouncerd.fakes.scripting import STEPS, read_match, read_script
 
@@ -42,6 +43,9 @@ class ScriptTests(SynchronousTestCase):
             ({"step": "withhold"}, steps.Withhold()),
             ({"step": "credit"}, steps.Credit()),
             ({"step": "ignore", "kinds": [6]}, steps.Ignore((6,))),
+            ({"step": "slow", "rate": 100}, steps.Slow(100)),
+            ({"step": "fragmented", "status": 200, "padding": 9}, Fragmented(200, padding=9)),
+            ({"step": "odd", "frame": "a short PING"}, steps.Raw(ILLEGAL["a short PING"])),
             (
                 {"step": "refuse", "status": 410, "reason": "Unregistered", "timestamp": 5},
                 refuse(410, "Unregistered", 5),

@@ -22,9 +22,10 @@ from bouncerd.fakes.apns_checks import (
 from bouncerd.fakes.apns_session import ORDINARY_STREAMS, Circumstances, Session
 from bouncerd.fakes.bearers import Bearers, Key
 from bouncerd.fakes.certificates import read_use
+from bouncerd.fakes.exchange import Exchange
 from bouncerd.fakes.front import Front
 from bouncerd.fakes.records import Ledger, Received
-from bouncerd.fakes.server import Connection, Exchange
+from bouncerd.fakes.server import Connection
 from bouncerd.fakes.steps import Close, GoAway, Headers, Respond, Script
 
 TOKEN, CERTIFICATE, EITHER = "token", "certificate", "either"  # what authenticates a client

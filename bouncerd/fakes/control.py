@@ -5,6 +5,7 @@
     POST   /rules     {"provider", "match", "do", "count"}
     DELETE /rules                            all of them
     POST   /tell      {"provider", "do"}     a script for each live connection, now
+    POST   /limits    {"provider", "connects", "messages"}   per second; per minute (FCM); null: any
     POST   /clock     {"skew"}               seconds that Apple's and Google's clocks are ahead
     POST   /tokens    {"status", "body", "delay"}   the token endpoint's next answer
     DELETE /tokens                           revoke all access tokens
@@ -36,6 +37,7 @@ class Control(Resource):
     def __init__(self, apns: Apns, fcm: Fcm, tokens: TokenEndpoint) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Twisted's
         self._apns = apns
+        self._fcm = fcm
         self._tokens = tokens
         self._fronts: Mapping[str, Front] = {"apns": apns, "fcm": fcm}
         self._calls: dict[tuple[bytes, bytes], Callable[[Request], Any]] = {
@@ -44,6 +46,7 @@ class Control(Resource):
             (b"POST", b"/rules"): self._add_rule,
             (b"DELETE", b"/rules"): self._clear_rules,
             (b"POST", b"/tell"): self._tell,
+            (b"POST", b"/limits"): self._set_limits,
             (b"POST", b"/clock"): self._set_clock,
             (b"POST", b"/tokens"): self._script_tokens,
             (b"DELETE", b"/tokens"): self._revoke_tokens,
@@ -90,6 +93,14 @@ class Control(Resource):
         told = len(front.connections)
         front.tell(*read_script(content.get("do")))
         return {"connections": told}
+
+    def _set_limits(self, request: Request) -> Any:
+        content = _content(request)
+        door = self._front(content).door
+        door.most_per_second = content.get("connects")
+        if content["provider"] == "fcm":
+            self._fcm.quota = content.get("messages")
+        return {"busiest_second": door.busiest_second, "turned_away": door.turned_away}
 
     def _set_clock(self, request: Request) -> Any:
         self._apns.skew = self._tokens.skew = float(_content(request).get("skew", 0))

@@ -2,21 +2,29 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 
 from twisted.internet.interfaces import IReactorTime
 
 from bouncerd.fakes import frames
 from bouncerd.fakes import google_errors as errors
+from bouncerd.fakes.exchange import Exchange
 from bouncerd.fakes.fcm_checks import TARGETS, Unacceptable, check_request
 from bouncerd.fakes.front import Front
 from bouncerd.fakes.google_tokens import TokenEndpoint
 from bouncerd.fakes.records import Ledger, Received
-from bouncerd.fakes.server import Connection, Exchange
+from bouncerd.fakes.server import Connection
 from bouncerd.fakes.steps import Close, GoAway, Headers, Respond, Script, Step, Wait
 
 NO_LAST_STREAM = 2**31 - 1
+FINAL = ("403 SENDER_ID_MISMATCH", "404 UNREGISTERED")
 RETRY_AFTER = 10.0  # seconds to leave between an answer that may be retried and the next try
+MOST_RETRY_AFTER = 3600.0  # seconds of a `retry-after` that a client is held to
+PROBE_AFTER = 60.0  # seconds before asking again whether the operator has mended his credential
+CROSSING = 0.5  # seconds that a client may have known of an end before we did
+PINGS, PINGS_WITHIN = 2, 300.0  # that an otherwise silent client may send in so many seconds
+MINUTE = 60.0
 REMEMBERED = 10_000  # messages not accepted, to know a retry by
 
 # What tokens with these beginnings are answered, as in the recorded exchanges of the reference.
@@ -37,6 +45,16 @@ class Session:
     """What Google remembers of one connection: when it was last used (the clock's seconds)."""
 
     used_at: float
+    pings: list[float] = field(default_factory=list)  # since it was last used
+
+
+@dataclass(frozen=True, slots=True)
+class Unaccepted:
+    """A message that was not accepted: why, when it may come again, how many 401s it met."""
+
+    verdict: str
+    not_before: float
+    unauthorized: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +77,9 @@ class Fcm(Front):
     """A stand-in for `fcm.googleapis.com`, for one project.
 
     `tokens` is the endpoint whose access tokens are good here; without one any bearer will do.
-    `idle_after` and `oldest` (seconds) are when a connection is ended, as Google does.
+    `idle_after` and `oldest` (seconds) are when a connection is ended, as Google does. `quota`,
+    settable, is how many messages the project may send in a minute: a fixed one, that begins
+    with the first message after the last one's end. (4xx other than 429 count too.)
     """
 
     name = "fcm"
@@ -90,7 +110,10 @@ class Fcm(Front):
         self._path = f"/v1/projects/{project}/messages:send"
         self._idle_after = idle_after
         self._oldest = oldest
-        self._unaccepted: dict[bytes, tuple[str, float, int]] = {}  # verdict, when, how often
+        self.quota: int | None = None
+        self._minute = -MINUTE
+        self._spent = 0
+        self._unaccepted: dict[bytes, Unaccepted] = {}  # by their bodies
 
     # -- what connections call
 
@@ -123,15 +146,33 @@ class Fcm(Front):
 
     def settled(self, connection: Connection, received: Received) -> None:
         """Remember what was not accepted, so that a retry is known when it comes."""
-        connection.session.used_at = self.clock.seconds()
+        connection.session.used_at = now = self.clock.seconds()
         if received.accepted:
             self._unaccepted.pop(received.body, None)
             return
         if len(self._unaccepted) >= REMEMBERED:
             self._unaccepted.clear()
-        tries = self._unaccepted.get(received.body, ("", 0.0, 0))[2]
-        now = self.clock.seconds()
-        self._unaccepted[received.body] = (received.verdict, now, tries + 1)
+        before = self._unaccepted.get(received.body)
+        # When a client has learnt that it lost a connection, we do not know: later than it asked.
+        since = received.at if received.verdict == "dropped" else now
+        self._unaccepted[received.body] = Unaccepted(
+            received.verdict,
+            since + self._wait(received),
+            (before.unauthorized if before else 0) + (received.verdict[:3] == "401"),
+        )
+
+    def pinged(self, connection: Connection) -> None:
+        """End a connection whose client PINGs though it has nothing to say."""
+        session, now = connection.session, self.clock.seconds()
+        if connection.visit.open_streams:
+            session.pings.clear()
+            return
+        since = max(now - PINGS_WITHIN, session.used_at)
+        session.pings = [at for at in session.pings if at >= since]
+        session.pings.append(now)
+        if len(session.pings) > PINGS:
+            calm = GoAway(code=frames.ENHANCE_YOUR_CALM, debug=b"too_many_pings", probe=False)
+            connection.play((calm, Close()), Exchange(connection))
 
     def judge(self, connection: Connection, received: Received) -> Script:
         """Read a message and answer it by the book."""
@@ -152,7 +193,45 @@ class Fcm(Front):
                 self.violate(unacceptable.rule, connection, received)
             return (unacceptable.answer,)
         received.token = next(message[target] for target in TARGETS if target in message)
+        if not self._within_quota():
+            return (errors.QUOTA_EXCEEDED,)
         return self._accept(received.token)
+
+    def _within_quota(self) -> bool:
+        """Count a message; tell whether this minute has room for it."""
+        if self.quota is None:
+            return True
+        now = self.clock.seconds()
+        if now >= self._minute + MINUTE:
+            self._minute, self._spent = now, 0
+        if self._spent >= self.quota:
+            return False  # a refused one does not count
+        self._spent += 1
+        return True
+
+    def _wait(self, received: Received) -> float:
+        """Return the seconds that must pass before a message of this fate may come again."""
+        verdict = received.verdict
+        if verdict in ("withdrawn", "dropped"):
+            return RETRY_AFTER - CROSSING
+        if verdict[:3] in ("401", "403", "404"):
+            return PROBE_AFTER
+        if verdict[:1] != "5" and verdict[:3] != "429":
+            return 0.0  # among them what certainly was not looked at
+        said = dict(received.said).get("retry-after", "")
+        return max(RETRY_AFTER, min(self._asked(said), MOST_RETRY_AFTER))
+
+    def _asked(self, retry_after: str) -> float:
+        """Read a `retry-after`: seconds or a date; what is neither asks for nothing."""
+        if retry_after.isdecimal():
+            return float(retry_after)
+        try:
+            return parsedate_to_datetime(retry_after).timestamp() - self._wall()
+        except ValueError:
+            return 0.0
+
+    def _wall(self) -> float:
+        return self.clock.seconds() if self.tokens is None else self.tokens.now()
 
     def _check_caller(
         self, connection: Connection, received: Received, lines: dict[bytes, bytes]
@@ -194,12 +273,14 @@ class Fcm(Front):
             self.violate("authorization not never-indexed", connection, received)
         if b"host" in lines and b":authority" in lines:
             self.violate("both host and :authority", connection, received)
-        verdict, at, tries = self._unaccepted.get(received.body, ("", 0.0, 0))
-        if verdict[:3] in ("400", "403", "404"):
+        before = self._unaccepted.get(received.body)
+        if before is None:
+            return
+        early = self.clock.seconds() < before.not_before
+        if before.verdict[:3] == "400" or before.verdict in FINAL:
             self.violate("refused message sent again", connection, received)
-        elif verdict[:3] == "401" and tries > 1:
-            self.violate("401 retried more than once", connection, received)
-        elif (verdict[:1] == "5" or verdict[:3] == "429") and (
-            self.clock.seconds() - at < RETRY_AFTER
-        ):
-            self.violate("retried within 10 seconds", connection, received)
+        elif before.verdict[:3] == "401":
+            if before.unauthorized > 1 and early:
+                self.violate("401 retried more than once", connection, received)
+        elif early:
+            self.violate("retried too soon", connection, received)

@@ -13,9 +13,11 @@ from twisted.internet.interfaces import (
 from twisted.internet.protocol import ServerFactory
 
 from bouncerd.fakes import frames
+from bouncerd.fakes.door import Door
+from bouncerd.fakes.exchange import Exchange
 from bouncerd.fakes.records import Ledger, Received
 from bouncerd.fakes.rules import REQUEST, Match, Rule, Rules
-from bouncerd.fakes.server import Connection, Exchange
+from bouncerd.fakes.server import Connection
 from bouncerd.fakes.steps import Greet, Headers, Reset, Script, Step, Wait
 
 
@@ -47,9 +49,12 @@ class Front(ServerFactory[Connection]):
         self.ledger = Ledger() if ledger is None else ledger
         self.rules = Rules(self.random)
         self.connections: list[Connection] = []  # live ones
+        self.door = Door(clock)
 
-    def buildProtocol(self, _: IAddress | None) -> Connection:
-        """Build the protocol for a connection just accepted."""
+    def buildProtocol(self, _: IAddress | None) -> Connection | None:
+        """Build the protocol for a connection just accepted, unless it is one too many."""
+        if not self.door.admits():
+            return None
         return Connection(self, self.ledger.visit(self.clock.seconds()))
 
     def listen(
@@ -95,6 +100,9 @@ class Front(ServerFactory[Connection]):
 
     def settled(self, connection: Connection, received: Received) -> None:
         """Follow up an answer that was just written."""
+
+    def pinged(self, connection: Connection) -> None:
+        """Hear of a client's PING."""
 
     def answer(self, connection: Connection, received: Received, nth: int) -> Script:
         """Decide about a request: a rule's act where one matches, else by the book, in a while."""

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+SPACING = 0.99  # seconds between two connections at least; clocks and networks are not exact
+
 Field = tuple[bytes, bytes, bool]  # name, value, whether it came as "never indexed"
 
 
@@ -34,6 +36,7 @@ class Received:
     topic: str = ""
     verdict: str = ""
     answered_at: float | None = None
+    said: tuple[tuple[str, str], ...] = ()  # the answer's headers, those of every answer excepted
 
     def header(self, name: bytes) -> bytes | None:
         """Find the first value of a header."""
@@ -96,8 +99,11 @@ class Ledger:
     """Everything a fake saw. Tests fail on `violations`; `remarks` are only worth knowing.
 
     Remarks are what retries and restarts may well do: the same `apns-id` seen twice, two
-    connections within a second. `keep` bounds `received` for a fake that runs for days.
+    connections within a second (with `one_client` that is a violation: there are no others).
+    `keep` bounds `received` for a fake that runs for days.
     """
+
+    one_client = False
 
     def __init__(self, keep: int | None = None) -> None:
         self.received: deque[Received] = deque(maxlen=keep)
@@ -109,9 +115,10 @@ class Ledger:
 
     def visit(self, now: float) -> Visit:
         """Open the record of a new connection."""
-        if self.visits and now - self.visits[-1].opened_at < 1:
+        if self.visits and now - self.visits[-1].opened_at < SPACING:
             number = self.visits[-1].number + 1
-            self.remarks.append(Violation("connected again within a second", number, 0, now))
+            listed = self.violations if self.one_client else self.remarks
+            listed.append(Violation("connected again within a second", number, 0, now))
         visit = Visit(self.visits[-1].number + 1 if self.visits else 1, now)
         self.visits.append(visit)
         return visit

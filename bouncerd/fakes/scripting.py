@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
 
-from bouncerd.fakes import steps
+from bouncerd.fakes import odd, steps
 from bouncerd.fakes.apns import goaway, refuse
 from bouncerd.fakes.google_errors import ERRORS
 from bouncerd.fakes.rules import Match
@@ -28,6 +28,9 @@ STEPS: dict[str, Callable[..., steps.Step]] = {
     "withhold": steps.Withhold,
     "credit": steps.Credit,
     "ignore": steps.Ignore,
+    "slow": steps.Slow,
+    "fragmented": odd.Fragmented,
+    "odd": lambda frame: odd.LEGAL.get(frame) or steps.Raw(odd.ILLEGAL[frame]),
     "refuse": refuse,  # as Apple: status, reason, timestamp
     "leave": goaway,  # as Apple: reason, last_stream, code
     "google": lambda error: ERRORS[error],  # by name, as in google_errors.py

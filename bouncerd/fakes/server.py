@@ -6,16 +6,17 @@ bytes, so that h2 goes on serving what a real server would.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.interfaces import IDelayedCall, IHandshakeListener, ITCPTransport
+from twisted.internet.interfaces import IHandshakeListener, ITCPTransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from bouncerd.fakes import frames, judge
 from bouncerd.fakes.allowance import Allowance
+from bouncerd.fakes.exchange import Exchange
+from bouncerd.fakes.intake import Intake
 from bouncerd.fakes.outlet import Outlet
 from bouncerd.fakes.records import Received, Visit
 from bouncerd.fakes.rules import CONNECT, HANDSHAKE
@@ -26,37 +27,6 @@ if TYPE_CHECKING:
     from bouncerd.fakes.front import Front
 
 PING_GAP = 5.0  # seconds between the PINGs of an idle client
-
-
-@dataclass(slots=True, eq=False)
-class Exchange:
-    """What a script acts on: a stream with its request, or (stream 0) the connection."""
-
-    connection: "Connection"
-    stream: int = 0
-    received: Received | None = None
-    timer: IDelayedCall | None = None
-
-    def echo(self) -> Headers:
-        """Return the headers that the service puts on every answer to this request."""
-        return self.connection.front.echo(self.received) if self.received else ()
-
-    def settle(self, verdict: str) -> None:
-        """Record what the request is answered, if it was not yet."""
-        if self.received is not None and self.connection.settle(self.received, verdict):
-            self.connection.front.settled(self.connection, self.received)
-
-    def headers(self, lines: Headers, *, end: bool, regardless: bool) -> None:
-        """Send HEADERS on the stream."""
-        self.connection.send_headers(self.stream, lines, end=end, regardless=regardless)
-
-    def data(self, body: bytes, *, end: bool, regardless: bool) -> None:
-        """Send DATA on the stream."""
-        self.connection.send_data(self.stream, body, end=end, regardless=regardless)
-
-    def reset(self, code: int) -> None:
-        """Send RST_STREAM on the stream."""
-        self.connection.reset(self.stream, code)
 
 
 @implementer(IHandshakeListener)
@@ -80,6 +50,7 @@ class Connection(Protocol):
         self._given_up: set[int] = set()  # by us, while the client may still be sending
         self._highest = 0
         self._unread: tuple[int, ...] | None = ()  # frame types not to read; None: all
+        self._intake = Intake(front.clock)
         self._pinged_at: float | None = None
         self._waiting: set[Exchange] = set()
 
@@ -109,6 +80,7 @@ class Connection(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """Take bytes from the client; write what is due to it."""
+        self._intake.took(len(data))
         try:
             for frame in self._splitter.feed(data):
                 if self.closed:
@@ -208,7 +180,20 @@ class Connection(Protocol):
         """Read no frames of these types; None: read nothing at all, the socket included."""
         self._unread = kinds
         if kinds is None and self.transport is not None:
-            self.transport.pauseProducing()  # type: ignore[attr-defined]  # not in ITCPTransport
+            self._intake.shut(self.transport)
+
+    def slow_down(self, rate: float, buffer: int) -> None:
+        """Read only so many bytes a second; see `steps.Slow`."""
+        self._intake.narrow(self.transport, rate, buffer)
+
+    def encode(self, lines: Headers) -> bytes:
+        """Encode a header block for frames that are written by hand."""
+        return self._judge.encode(lines)
+
+    def raw_answer(self, stream: int, octets: bytes) -> None:
+        """Write a whole answer that was framed by hand."""
+        self.write(octets)
+        self._finished(stream)
 
     def close(self, how: str, after: int | None = None) -> None:
         """End the connection; see `steps.Close`."""
@@ -289,6 +274,7 @@ class Connection(Protocol):
         now, before = self._clock.seconds(), self._pinged_at
         self.visit.pings += 1
         self._pinged_at = now
+        self.front.pinged(self)
         if self._requests:
             return
         if not self.front.idle_pings:
@@ -310,8 +296,8 @@ class Connection(Protocol):
             self._answer(event.stream_id)
         elif isinstance(event, judge.StreamReset):
             received = self._requests.get(event.stream_id)
-            if received is not None:
-                self.settle(received, "withdrawn")
+            if received is not None and self.settle(received, "withdrawn"):
+                self.front.settled(self, received)
             self._finished(event.stream_id)
         elif isinstance(event, judge.WindowUpdated | judge.RemoteSettingsChanged):
             for stream in self._judge.unblock():
@@ -378,12 +364,14 @@ class Connection(Protocol):
             return
         self.closed = True
         self.outlet.stop()
+        self._intake.stop()
         for exchange in self._waiting:
             if exchange.timer is not None:
                 exchange.timer.cancel()
         self._waiting.clear()
         if self._terms.overdue(self._clock.seconds()):
             self._violate("SETTINGS never acknowledged", 0)
-        for received in self._requests.values():
-            self.settle(received, "dropped")
-        self._requests.clear()
+        requests, self._requests = self._requests, {}
+        for received in requests.values():
+            if self.settle(received, "dropped"):
+                self.front.settled(self, received)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from bouncerd.fakes import frames
 
 if TYPE_CHECKING:
-    from bouncerd.fakes.server import Exchange
+    from bouncerd.fakes.exchange import Exchange
 
 Headers = tuple[tuple[str, str], ...]
 
@@ -73,7 +73,7 @@ class Respond:
             exchange.headers(self.trailers, end=self.end, regardless=self.regardless)
         elif self.empty_end:
             exchange.data(b"", end=self.end, regardless=self.regardless)
-        exchange.settle(self.name or str(self.status))
+        exchange.settle(self.name or str(self.status), self.headers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +241,18 @@ class Ignore:
     def run(self, exchange: "Exchange") -> None:
         """Go deaf."""
         exchange.connection.ignore(self.kinds)
+
+
+@dataclass(frozen=True, slots=True)
+class Slow:
+    """Read only `rate` bytes a second from now on (0: all there is), in a small socket buffer."""
+
+    rate: float
+    buffer: int = 2048
+
+    def run(self, exchange: "Exchange") -> None:
+        """Narrow the way in."""
+        exchange.connection.slow_down(self.rate, self.buffer)
 
 
 def trickle(status: int, headers: Headers, body: bytes, gap: float) -> Script:
