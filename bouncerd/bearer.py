@@ -109,6 +109,10 @@ class ProviderToken:
         adoption.forced = early
         return True
 
+    def newest_issued_at(self) -> int | None:
+        """Return when the newest token in use was issued (unix seconds), if there is any."""
+        return max(self._minted) * GENERATION if self._minted else None
+
     def accepted(self, adoption: Adoption) -> None:
         """Note that Apple took this token."""
         self._accepted = adoption.generation

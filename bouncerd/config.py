@@ -95,6 +95,7 @@ def _config(path: Path, known: Mapping[str, Section], files: Files, instance: st
         fcm=tuple(filter(None, fcm)),
         e2ee=read_section.e2ee(known["e2ee"], files),
         warnings=tuple(files.warnings),
+        copies=tuple(files.copies),
     )
 
 

@@ -116,6 +116,11 @@ def trust_roots(data: bytes) -> bytes:
     return _pem(_certificates(data))
 
 
+def ends_of(pem: bytes) -> list[float]:
+    """Return when each certificate of a PEM file ends, in unix seconds."""
+    return [each.not_valid_after_utc.timestamp() for each in _certificates(pem)]
+
+
 def service_account(data: bytes) -> ServiceAccount:
     """Return the parts of a service account file that we use, or raise Unusable."""
     fields = _json_object(data)

@@ -22,7 +22,7 @@ _LIKE_A_SECRET = re.compile(r'[A-Za-z0-9+/_=-]{40,}|.*([{}":]|-----).*')
 class Files:
     """The files that one configuration may name, as they are `now` (unix seconds).
 
-    `warnings`: what works, but deserves the operator's eye.
+    `warnings`: what works, but deserves the operator's eye; `copies`: whose file is systemd's copy.
     """
 
     def __init__(self, configuration: Path, environ: Mapping[str, str], now: float) -> None:
@@ -30,7 +30,9 @@ class Files:
         beside = configuration.absolute().parent
         credentials = environ.get("CREDENTIALS_DIRECTORY", "")
         self._directories = [Path(credentials), beside] if credentials else [beside]
+        self._copied = Path(credentials) if credentials else None
         self.warnings: list[str] = []
+        self.copies: list[str] = []
 
     def read(
         self,
@@ -58,6 +60,8 @@ class Files:
         except Unusable as wrong:
             section.problem(key, f"{path} {wrong}", accepted)
             return None
+        if self._copied is not None and path.is_relative_to(self._copied):
+            self.copies.append(f"[{section.name}] {key}")
         if secret and path.stat().st_mode & stat.S_IROTH:
             self.warnings.append(f"[{section.name}] {key}: every user can read {path}")
         return result

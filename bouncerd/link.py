@@ -80,6 +80,9 @@ class Owner(Interface):
     def link_roomy(self, link: "Link") -> None:
         """Hear that it may have room for more; what is given to it now goes out with this turn."""
 
+    def link_silent(self, link: "Link") -> None:
+        """Hear that a request's time is up, and that nothing was answered since it was sent."""
+
     def link_draining(self, link: "Link") -> None:
         """Hear that it takes nothing more, and will close."""
 
@@ -340,11 +343,14 @@ class Link(Protocol):
             if deadline > now:
                 break
             late[ticket] = deadline
-        for ticket, deadline in late.items():
-            # The deadline starts when the link gets the request, so that no stream leaks. It tells
-            # of the connection only if nothing else was answered meanwhile.
-            if deadline - self._manners.answer_within >= self._answered_at:
-                self._silent += 1
+        # The deadline starts when the link gets the request, so that no stream leaks. It tells of
+        # the connection only if nothing else was answered meanwhile.
+        unanswered_since = self._answered_at + self._manners.answer_within
+        silent = sum(deadline >= unanswered_since for deadline in late.values())
+        if silent:
+            self._silent += silent
+            self._owner.link_silent(self)  # before anybody looks for a link to repeat them on
+        for ticket in late:
             self.withdraw(ticket)
 
     def _keep(self, now: float) -> None:

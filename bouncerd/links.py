@@ -33,13 +33,13 @@ class Links:
         self.public_url = public_url
         self._store = store
         self._now = now
-        self._support = support
+        self.support = support
         self._secret: bytes | None = None
 
     async def to_plan(self, sight: Sight) -> str:
         """Return the address at which a browser gets to see a plan."""
         if not self.public_url:
-            contact = f" Contact {self._support}." if self._support else ""
+            contact = f" Contact {self.support}." if self.support else ""
             raise bad_request(f"This push bouncer has no web pages of its own.{contact}")
         return f"{self.public_url}{LOGIN}{await self._closed('link', sight)}"
 

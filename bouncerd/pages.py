@@ -102,7 +102,7 @@ class Pages(Resource):
         self._links = links
         self._clock = clock
         self._now = now
-        self._setting = setting
+        self.setting = setting
         self._trusted = trusted
         self._tries = SlidingLog(_TRIES_WITHIN, _MOST_NAMES)
         # A proxy may have given us a place below its root. Hosts are never taken from a request.
@@ -178,10 +178,10 @@ class Pages(Resource):
             return await self._closed("This server is not registered here any more.")
         if sight.realm is not None and (realm is None or realm.server_id != server.id):
             return await self._closed("This organization is not registered here any more.")
-        return _html(await markup.plan_page(self._facts(server, realm), self._setting.contact))
+        return _html(await markup.plan_page(self._facts(server, realm), self.setting.contact))
 
     def _facts(self, server: Server, realm: Realm | None) -> markup.Plan:
-        now, free_users = self._now(), self._setting.free_users
+        now, free_users = self._now(), self.setting.free_users
         verdict = entitlement.judge(server, realm, free_users, now)
         holder = server if realm is None else realm
         return markup.Plan(
@@ -208,11 +208,11 @@ class Pages(Resource):
 
     async def _login(self, wrong: str, status: int = 200) -> Page:
         action = f"{self._below}{_SERVER_LOGIN}"
-        return _html(await markup.login_page(action, self._setting.contact, wrong), status)
+        return _html(await markup.login_page(action, self.setting.contact, wrong), status)
 
     async def _closed(self, why: str) -> Page:
         way = " Open plan management in your Zulip organization, or log in as a server."
-        page = await markup.notice_page("Not available", why + way, self._setting.contact)
+        page = await markup.notice_page("Not available", why + way, self.setting.contact)
         return _html(page, 403)
 
     def _wait(self, address: str, org_id: str) -> int | None:
@@ -239,7 +239,7 @@ class Pages(Resource):
             request.write(page.body)
             request.finish()
 
-        by = self._clock.seconds() + self._setting.answer_within
+        by = self._clock.seconds() + self.setting.answer_within
         answered = until(by, self._clock, Deferred.fromCoroutine(work))
         answered.addErrback(lambda reason: self._failed(request, reason)).addCallback(send)
 
@@ -248,7 +248,7 @@ class Pages(Resource):
         if not reason.check(StoreUnavailable, TooLate):
             note_fault(request, reason)
             status, text = 500, "Something went wrong on our side."
-        page = markup.notice_page("Not now", text, self._setting.contact)
+        page = markup.notice_page("Not now", text, self.setting.contact)
         return Deferred.fromCoroutine(page).addCallback(_html, status)
 
 

@@ -65,19 +65,19 @@ class Registry:
         self._store = store
         self._clock = clock
         self._now = now
-        self._admission = admission
-        self._mailboxes = mailboxes
+        self.admission = admission
+        self.mailboxes = mailboxes
 
     # --- what servers ask for
 
     async def enrol(self, asked: Enrolment, by: float) -> bool:
         """Add or update a server; say whether it is new."""
-        if self._mailboxes is not None:
-            await self._mailboxes.check(asked.contact_email, by)
+        if self.mailboxes is not None:
+            await self.mailboxes.check(asked.contact_email, by)
         enrolment.check_uuid(asked.uuid)
         known = await self._in_time(by, self._store.server(asked.uuid))
         if known is None:
-            if not self._admission.is_open:
+            if not self.admission.is_open:
                 raise self._closed()
             try:
                 await self._in_time(by, self._added(asked))
@@ -115,7 +115,7 @@ class Registry:
         if known.deactivated:
             raise enrolment.deactivated()
         hostname, contact_email = asked.hostname, asked.contact_email
-        now, grace = self._now(), self._admission.old_key_grace
+        now, grace = self._now(), self.admission.old_key_grace
         updated = self._store.update_server(
             asked.uuid,
             hostname,
@@ -133,7 +133,7 @@ class Registry:
             raise enrolment.hostname_taken(hostname) from None
 
     def _closed(self) -> WireError:
-        support = self._admission.support
+        support = self.admission.support
         contact = f" Contact {support}." if support else ""
         return bad_request(f"This push bouncer is not open to new servers.{contact}")
 

@@ -4,17 +4,20 @@ Each function notes what is wrong at its `Section`, and what deserves the operat
 `Files.warnings`; it never raises, so that all mistakes of a file are found in one go.
 """
 
+import base64
 import re
+import shlex
+import shutil
 import uuid
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from bouncerd import credentials, listening
 from bouncerd.credentials import ApnsKey, ClientCertificate, ServiceAccount, Unusable
 from bouncerd.files import Files, content
-from bouncerd.ini import Section, shown
+from bouncerd.ini import Section, https_parts, shown
 from bouncerd.settings import (
     APNS_HOSTS,
     ApnsSection,
@@ -23,12 +26,17 @@ from bouncerd.settings import (
     Entitlement,
     FcmSection,
     Limits,
+    Proxy,
     Registration,
 )
 
 _REAL_SERVERS_HANG_UP = 15.0
 _FCM_KEEPS_AT_MOST = 28 * 86400.0  # fcm.md 3
 _TOPIC = re.compile(r"[A-Za-z0-9-]{1,100}(\.[A-Za-z0-9-]{1,100}){0,20}")
+_PLACE = re.compile(
+    r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._%-]*)"
+    r"(:([1-9]\d{0,3}|[1-5]\d{4}|6[0-4]\d{3}|65[0-4]\d\d|655[0-2]\d|6553[0-5])?)?"
+)
 _INSTANCE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
@@ -50,7 +58,22 @@ def bouncerd(section: Section, files: Files, instance: str) -> Daemon:
         trusted_proxies=section.networks("trusted_proxies"),
         terms_url=section.address("terms_url", ("https", "http")),
         support=section.text("support"),
+        log_level=section.one_of("log_level", ("normal", "verbose")),
+        alert_command=_command(section, files),
     )
+
+
+def _command(section: Section, files: Files) -> tuple[str, ...]:
+    """Split alert_command as a shell would; no shell ever sees it, and no message repeats it."""
+    try:
+        words = tuple(shlex.split(section.text("alert_command")))
+    except ValueError:
+        accepted = "a program and its arguments, quoted as for a shell"
+        section.problem("alert_command", "found a quotation that does not end", accepted)
+        return ()
+    if words and shutil.which(words[0]) is None:
+        files.warnings.append("[bouncerd] alert_command: there is no such program here")
+    return words
 
 
 def limits(section: Section) -> Limits:
@@ -86,6 +109,7 @@ def apns(section: Section, files: Files) -> ApnsSection | None:
     host, port = section.origin("url", f"https://{APNS_HOSTS[environment]}")
     ca_pem = _ca(section, files)
     connections = section.whole("connections", 1, 100)
+    proxy = _proxy(section)
     by_key, by_certificate = bool(section.given("key_file")), bool(section.given("cert_file"))
     if by_key and by_certificate:
         section.problem("key_file", "cert_file is set too", "one of the two")
@@ -105,6 +129,7 @@ def apns(section: Section, files: Files) -> ApnsSection | None:
         certificate=certificate,
         ca_pem=ca_pem,
         connections=connections,
+        proxy=proxy,
     )
 
 
@@ -114,10 +139,11 @@ def fcm(section: Section, files: Files) -> FcmSection | None:
     host, port = section.origin("url", "")
     ca_pem = _ca(section, files)
     connections = section.whole("connections", 1, 100)
+    proxy = _proxy(section)
     account = _account(section, files)
     if account is None:
         return None
-    return FcmSection(section.name, servers, host, port, account, ca_pem, connections)
+    return FcmSection(section.name, servers, host, port, account, ca_pem, connections, proxy)
 
 
 def e2ee(section: Section, files: Files) -> E2ee:
@@ -140,7 +166,7 @@ def overlaps(apns: Sequence[ApnsSection], fcm: Sequence[FcmSection]) -> list[str
 def _topics_of_both(one: ApnsSection, two: ApnsSection) -> set[str]:
     if one.topics is None and two.topics is None:
         return {"*"}
-    if one.topics is None or two.topics is None or one.environment != two.environment:
+    if one.topics is None or two.topics is None:
         return set()
     return set(one.topics & two.topics)
 
@@ -213,11 +239,11 @@ def _store(section: Section) -> str:
     kind, _, rest = store.partition(":")
     if kind == "sqlite" and rest:
         return store
-    try:
-        if kind == "postgresql" and rest.startswith("//") and urlsplit(store).port != 0:
+    if kind == "postgresql" and rest.startswith("//"):
+        # One place or several, as libpq has it: a name, an address, or a socket's directory.
+        places = re.split(r"[/?#]", rest[2:], maxsplit=1)[0].rpartition("@")[2].split(",")
+        if all(map(_PLACE.fullmatch, places)):
             return store
-    except ValueError:
-        pass
     found = f"{kind}: and then not a store" if kind in ("sqlite", "postgresql") else "another kind"
     accepted = "sqlite:PATH or postgresql://user@host/database"
     section.problem("store", f"found {found}", accepted)
@@ -251,6 +277,25 @@ def _servers(section: Section) -> frozenset[str]:
 def _ca(section: Section, files: Files) -> bytes | None:
     accepted = "certificates in PEM"
     return files.read(section, "ca_file", accepted, credentials.trust_roots, secret=False)
+
+
+def _proxy(section: Section) -> Proxy | None:
+    """Read http://user:password@host:port; what was found is told if no password can be in it."""
+    value = section.text("proxy")
+    if not value:
+        return None
+    scheme, _, rest = value.partition("://")
+    user, at, place = rest.rpartition("@")
+    host, port, path = https_parts(f"https://{place}")
+    credentials = unquote(user).encode()
+    plain = b":" in credentials and not re.search(rb"[\x00-\x1f\x7f]", credentials)
+    with_port = re.search(r":[0-9]+/?$", place)
+    if scheme == "http" and host and with_port and path in ("", "/") and (plain or not at):
+        return Proxy(host, port, base64.b64encode(credentials).decode("ascii"))
+    found = "an address with a user name in it" if "@" in value else shown(value)
+    accepted = "http://host:port or http://user:password@host:port, or nothing"
+    section.problem("proxy", f"found {found}", accepted)
+    return None
 
 
 def _apns_key(section: Section, files: Files) -> ApnsKey | None:

@@ -23,6 +23,8 @@ DEFAULTS: dict[str, dict[str, str]] = {
         "trusted_proxies": "",
         "terms_url": "",
         "support": "",
+        "log_level": "normal",
+        "alert_command": "",
     },
     "limits": {
         "requests_per_minute": "1000",
@@ -41,6 +43,7 @@ DEFAULTS: dict[str, dict[str, str]] = {
         "cert_file": "",
         "url": "",
         "ca_file": "",
+        "proxy": "",
         "connections": "2",
     },
     "fcm": {
@@ -48,6 +51,7 @@ DEFAULTS: dict[str, dict[str, str]] = {
         "credentials": "",
         "url": "https://fcm.googleapis.com",
         "ca_file": "",
+        "proxy": "",
         "connections": "2",
     },
     "e2ee": {"private_keys": ""},
@@ -56,7 +60,7 @@ DEFAULTS: dict[str, dict[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Daemon:
-    """[bouncerd]. `store` may hold a password."""
+    """[bouncerd]. `store` may hold a password, `alert_command` (its words) a key to something."""
 
     listen: tuple[str, ...]
     admin_listen: tuple[str, ...]
@@ -67,6 +71,8 @@ class Daemon:
     trusted_proxies: tuple[IPNetwork, ...]
     terms_url: str
     support: str
+    log_level: str = "normal"
+    alert_command: tuple[str, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +102,15 @@ class Entitlement:
 
 
 @dataclass(frozen=True, slots=True)
+class Proxy:
+    """An HTTP proxy on the way out. `credentials`: user:password in base64, or nothing."""
+
+    host: str
+    port: int
+    credentials: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class ApnsSection:
     """[apns] or [apns:NAME], with a key or a certificate. `topics` None: any."""
 
@@ -108,6 +123,7 @@ class ApnsSection:
     certificate: ClientCertificate | None
     ca_pem: bytes | None
     connections: int
+    proxy: Proxy | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +137,7 @@ class FcmSection:
     account: ServiceAccount
     ca_pem: bytes | None
     connections: int
+    proxy: Proxy | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +149,10 @@ class E2ee:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """A whole configuration file. `warnings`: what will work but needs the operator's eye."""
+    """A whole configuration file. `warnings`: what will work but needs the operator's eye.
+
+    `copies`: the keys whose files are copies of systemd's, as they were when the process started.
+    """
 
     path: Path
     bouncerd: Daemon
@@ -143,3 +163,9 @@ class Config:
     fcm: tuple[FcmSection, ...]
     e2ee: E2ee
     warnings: tuple[str, ...] = ()
+    copies: tuple[str, ...] = ()
+
+    @property
+    def providers(self) -> tuple[ApnsSection | FcmSection, ...]:
+        """The sections of all providers."""
+        return (*self.apns, *self.fcm)

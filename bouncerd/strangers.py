@@ -25,7 +25,7 @@ class Strangers:
     """Lets each client address (IPv6: each /64) make so many requests an hour."""
 
     def __init__(self, per_hour: int, trusted: Sequence[IPNetwork], clock: IReactorTime) -> None:
-        self._per_hour = per_hour
+        self.per_hour = per_hour
         self._trusted = trusted
         self._clock = clock
         self._let_in = SlidingLog(HOUR, MOST_BLOCKS)
@@ -33,7 +33,7 @@ class Strangers:
     def let_in(self, request: Request, by: float) -> Stranger:
         """Count a request; raise the 429 if it is one too many."""
         client = client_of(request, self._trusted)
-        verdict = self._let_in.take(client, self._per_hour, self._clock.seconds())
+        verdict = self._let_in.take(client, self.per_hour, self._clock.seconds())
         if verdict.retry_in is not None:
             raise too_many_requests(verdict.retry_in)
         return Stranger(client, by)

@@ -101,7 +101,7 @@ class Transfers:
         self._challenge = challenge
         self._clock = clock
         self._now = now
-        self._support = support
+        self.support = support
         self._all: deque[float] = deque()  # when each was begun that counts
         self._of_hosts = SlidingLog(DAY)
         self._of_addresses = SlidingLog(DAY)
@@ -164,7 +164,7 @@ class Transfers:
 
     def _used_up(self) -> WireError:
         log.warn("The day's {limit} challenges of transfers are used up", limit=PER_DAY)
-        whom = self._support or "the operator of this push bouncer"
+        whom = self.support or "the operator of this push bouncer"
         return WireError(
             429,
             "RATE_LIMIT_HIT",

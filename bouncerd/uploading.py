@@ -44,7 +44,7 @@ class Uploads:
         self._store = store
         self._clock = clock
         self._now = now
-        self._free_users = free_users
+        self.free_users = free_users
         self._turns = Turns(clock, _AT_ONCE, _WAITING)
 
     async def status(self, server: Server, by: float) -> Members:
@@ -106,7 +106,7 @@ class Uploads:
     async def _told(self, server: Server, realms: Sequence[Realm], by: float) -> Members:
         # What decides has just changed.
         changed = await until(by, self._clock, self._store.server(server.uuid))
-        now, free_users = self._now(), self._free_users
+        now, free_users = self._now(), self.free_users
         return {
             realm.uuid: judge(changed or server, realm, free_users, now).status()
             for realm in realms

@@ -61,8 +61,10 @@ class House:
             self.fcm.listen(reactor, credentials.context()),
             self.tokens.listen(reactor, credentials.context(alpn=())),
         ]
-        self.apns_port, self.fcm_port, token_port = (port.getHost().port for port in self._ports)
-        credentials.address_account(f"https://localhost:{token_port}/token")
+        self.apns_port, self.fcm_port, self.token_port = (
+            port.getHost().port for port in self._ports
+        )
+        credentials.address_account(f"https://localhost:{self.token_port}/token")
         proof = (
             f"key_file = {credentials.apns_key_file.name}\nkey_id = {KEY_ID}\nteam_id = {TEAM_ID}"
         )
@@ -98,14 +100,19 @@ ca_file = ca.pem
         path.write_text(self.ini)
         return path
 
-    def launch(self, *extra: str) -> subprocess.Popen[bytes]:
-        """Start the daemon, as an operator would."""
+    def launch(self, *extra: str, **how: Any) -> subprocess.Popen[bytes]:
+        """Start the daemon, as an operator would; `how` is for Popen."""
         twistd = Path(sys.executable).with_name("twistd")
         command = [str(twistd), "-n", "--pidfile=", "bouncerd", "-c", str(self.config_file), *extra]
+        command = self.wrapped(command)
         with self.log_file.open("ab") as log:
             root = Path(__file__).parent.parent
-            self.child = subprocess.Popen(command, stderr=log, stdout=log, cwd=root)
+            self.child = subprocess.Popen(command, stderr=log, stdout=log, cwd=root, **how)
         return self.child
+
+    def wrapped(self, command: list[str]) -> list[str]:
+        """Return the command that starts the daemon, of the one that is the daemon."""
+        return command
 
     async def start(self) -> None:
         """Start the daemon and wait until both providers are up."""

@@ -10,6 +10,7 @@ import json
 from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar, cast
 from urllib.parse import urlencode
 
@@ -28,8 +29,10 @@ from bouncerd.boxes import Boxes
 from bouncerd.calls import Call
 from bouncerd.challenge import Challenge
 from bouncerd.channel import Bounds, Channel
+from bouncerd.counting import Counting
 from bouncerd.lane import Lane
 from bouncerd.links import Links
+from bouncerd.logs import Verbosity
 from bouncerd.mailboxes import Mailboxes
 from bouncerd.markup import Contact
 from bouncerd.model import (
@@ -51,6 +54,7 @@ from bouncerd.site import Site
 from bouncerd.store.base import Store, StoreUnavailable
 from bouncerd.store.sqlite import SQLiteStore
 from bouncerd.strangers import Strangers
+from bouncerd.tallies import Tallies
 from bouncerd.transfers import Transfers
 from bouncerd.uploading import Uploads
 from tests.names import DISPOSABLE, Nowhere, RecordedNames
@@ -79,6 +83,7 @@ class RecordingLane:
         self.room = True
         self.holding = False
         self.forget: Forget | None = None
+        self.note: Callable[[Push, str, str], None] = lambda _push, _kind, _reason: None
         self.outcome: Callable[[Push], Outcome] = lambda _push: Delivered()
         self._now = now
         self._held: list[tuple[Call, Push]] = []
@@ -106,6 +111,8 @@ class RecordingLane:
 
     def _end(self, call: Call, push: Push) -> None:
         outcome = self.outcome(push)
+        kind = type(outcome).__name__.lower()
+        self.note(push, kind, "" if isinstance(outcome, Delivered) else outcome.reason)
         if isinstance(outcome, Delivered):
             call.delivered_one(push)
         if isinstance(outcome, Gone) and self.forget is not None:
@@ -185,14 +192,14 @@ class Daemon:
         self.store: Store = store(now) if store else SQLiteStore(None, None, now)
         self.apns, self.fcm = RecordingLane(now), RecordingLane(now)
         apns, fcm = cast(Lane, self.apns), cast(Lane, self.fcm)
-        self.routes = Routes({None: apns}, {None: fcm})
+        tallies = self.tallies = Tallies(now)
+        self.apns.note, self.fcm.note = partial(tallies.note, "apns"), partial(tallies.note, "fcm")
+        self.routes = Routes({None: apns}, {None: fcm}, partial(tallies.note, "none"))
+        self.counting = Counting(self.store, tallies, self.clock, now)
         rules = rules or Rules(keep_for=3600.0, devices_per_user=200)
-        self.bouncer = Bouncer(
-            self.store, self.routes, self.clock, now, rules, free_users=free_users
-        )
-        self.sealed = SealedPushes(
-            self.store, self.routes, self.clock, now, rules, boxes or Boxes(), free_users
-        )
+        pushing = self.store, self.routes, self.clock, now, rules
+        self.bouncer = Bouncer(*pushing, free_users=free_users, tallies=tallies)
+        self.sealed = SealedPushes(*pushing, boxes or Boxes(), free_users, tallies=tallies)
         self.apns.forget = self.fcm.forget = self.bouncer.forget
         links = Links(self.store, now, public_url, support)
         mailboxes = Mailboxes(Names(RecordedNames(), self.clock), self.clock, DISPOSABLE)
@@ -223,7 +230,7 @@ class Daemon:
             self.clock,
             now,
             bounds or Bounds(bodies=LONG_BODIES),
-            verbose=verbose,
+            verbosity=Verbosity(verbose),
             knows=self.api.knows,
         )
 

@@ -22,7 +22,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from bouncerd.config import Config, ConfigError, read
 from bouncerd.credentials import is_legacy_fcm_key
-from bouncerd.settings import DEFAULTS
+from bouncerd.settings import DEFAULTS, Proxy
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 SAMPLE = Path(__file__).parent.parent / "etc" / "bouncer.ini"
@@ -469,7 +469,14 @@ class ValueTests(ReadingCase):
 
     def test_store(self) -> None:
         """A store is SQLite or PostgreSQL; what follows its kind is never told."""
-        for store in ("sqlite:x.db", "sqlite:/a b/c.db", f"postgresql://u:{CANARY}@h:5432/db"):
+        for store in (
+            "sqlite:x.db",
+            "sqlite:/a b/c.db",
+            f"postgresql://u:{CANARY}@h:5432/db",
+            f"postgresql://u:{CANARY}@h1:5432,[::1]:65535/db?target_session_attrs=read-write",
+            f"postgresql://{CANARY}@%2Frun%2Fpostgresql/db",
+            f"postgresql:///{CANARY}",
+        ):
             config = self.read(f"[bouncerd]\nstore = {store}\n")
             self.assertEqual(config.bouncerd.store, store)
             self.assertNotIn(store, repr(config))
@@ -477,6 +484,8 @@ class ValueTests(ReadingCase):
             f"postgresql:{CANARY}",
             f"mysql://u:{CANARY}@h/db",
             f"postgresql://h:{CANARY}",
+            f"postgresql://{CANARY}@h:65536/db",
+            f"postgresql://{CANARY}@h1,h2:0/db",
         ):
             problems = self.problems(f"[bouncerd]\nstore = {store}\n")
             self.assertIn("accepted: sqlite:PATH or postgresql://", problems[0])
@@ -612,6 +621,7 @@ class ApnsKeyTests(ReadingCase):
         credentials.mkdir()
         environ = {"CREDENTIALS_DIRECTORY": str(credentials)}
         text = "[bouncerd]\n" + TOKEN_SECTION
+        self.assertEqual(self.read(text, environ=environ).copies, ())
         beside = self.read(text, environ=environ).apns[0].key
         assert beside is not None
         self.assertEqual(beside.pem, pem(p256()))
@@ -619,6 +629,7 @@ class ApnsKeyTests(ReadingCase):
         first = self.read(text, environ=environ).apns[0].key
         assert first is not None
         self.assertEqual(first.pem, pem(another_p256()))
+        self.assertEqual(self.read(text, environ=environ).copies, ("[apns] key_file",))
         (self.directory / "AuthKey.p8").unlink()
         (credentials / "AuthKey.p8").unlink()
         error = self.assertRaises(ConfigError, self.read, text, environ=environ)
@@ -782,6 +793,74 @@ class FcmTests(ReadingCase):
         self.assert_problem("[bouncerd]\n[fcm]\n", "[fcm] credentials: found nothing")
 
 
+class ObservingTests(ReadingCase):
+    """How the log and alerts are wanted."""
+
+    def test_log_level(self) -> None:
+        """Two levels, the quiet one by default."""
+        self.assertEqual(self.read("[bouncerd]\n").bouncerd.log_level, "normal")
+        text = "[bouncerd]\nlog_level = Verbose\n"
+        self.assertEqual(self.read(text).bouncerd.log_level, "verbose")
+        told = '[bouncerd] log_level: found "debug"; accepted: normal or verbose'
+        self.assert_problem("[bouncerd]\nlog_level = debug\n", told)
+
+    def test_alert_command(self) -> None:
+        """It is split as a shell would; its words may be a secret, and are never repeated."""
+        text = f"[bouncerd]\nalert_command = /bin/sh -c 'a  b' {CANARY}\n"
+        config = self.read(text)
+        self.assertEqual(config.bouncerd.alert_command, ("/bin/sh", "-c", "a  b", CANARY))
+        self.assertNotIn(CANARY, repr(config))
+        self.assertEqual(config.warnings, ())
+        (problem,) = self.problems(f"[bouncerd]\nalert_command = 'a {CANARY}\n")
+        self.assertIn("alert_command: found a quotation that does not end", problem)
+        self.assertNotIn(CANARY, problem)
+
+    def test_alert_command_is_not_there(self) -> None:
+        """A program that cannot be found is a warning."""
+        config = self.read(f"[bouncerd]\nalert_command = /nonexistent/{CANARY}\n")
+        self.assertIn("alert_command: there is no such program", config.warnings[0])
+        self.assertNotIn(CANARY, config.warnings[0])
+
+
+class ProxyTests(ReadingCase):
+    """The way out of a closed network."""
+
+    def proxy(self, value: str) -> Proxy | None:
+        return self.read("[bouncerd]\n" + FCM_SECTION + f"proxy = {value}\n").fcm[0].proxy
+
+    def test_proxies(self) -> None:
+        """A proxy is named by its address, perhaps with a user and a password."""
+        self.assertIsNone(self.proxy(""))
+        self.assertEqual(self.proxy("http://proxy.lan:3128"), Proxy("proxy.lan", 3128))
+        self.assertEqual(self.proxy("http://[fd00::1]:80/"), Proxy("fd00::1", 80))
+        found = self.proxy("http://me:p%40ss:@word@10.0.0.1:8080")
+        self.assertEqual(
+            found, Proxy("10.0.0.1", 8080, base64.b64encode(b"me:p@ss:@word").decode())
+        )
+        self.assertNotIn("p@ss", repr(found))
+        text = "[bouncerd]\n" + TOKEN_SECTION + "proxy = http://p:1\n"
+        self.assertEqual(self.read(text).apns[0].proxy, Proxy("p", 1))
+
+    def test_mistakes(self) -> None:
+        """What is no proxy's address is told; what may hold a password is not repeated."""
+        for value in (
+            "proxy.lan:3128",
+            "http://proxy.lan",
+            "https://proxy.lan:3128",
+            "socks5://proxy.lan:1080",
+            "http://proxy.lan:0",
+            "http://proxy.lan:99999",
+            "http://proxy.lan:3128/path",
+            "http://me:hunter2@",
+            "me:hunter2@proxy.lan:3128",
+            "http://hunter2@proxy.lan:3128",
+            "http://me:hunter2%0a@proxy.lan:3128",
+        ):
+            text = "[bouncerd]\n" + FCM_SECTION + f"proxy = {value}\n"
+            self.assert_problem(text, "[fcm] proxy: found", "accepted: http://host:port")
+            self.assertNotIn("hunter2", "".join(self.problems(text)))
+
+
 class SeveralSectionsTests(ReadingCase):
     """Several apps, several Firebase projects."""
 
@@ -798,7 +877,7 @@ class SeveralSectionsTests(ReadingCase):
             "[bouncerd]\n"
             + self.apns("apns", "*")
             + self.apns("apns:one", "org.example.one, org.example.two\n  org.example.three")
-            + self.apns("apns:dev", "org.example.one", "sandbox")
+            + self.apns("apns:dev", "org.example.one.dev", "sandbox")
             + self.fcm("fcm", "")
             + self.fcm("fcm:one", "b2e0ea5e-3b0f-4d4a-8d6f-1c4f0f2f2b11")
         )
@@ -808,10 +887,17 @@ class SeveralSectionsTests(ReadingCase):
         self.assertEqual(config.fcm[1].servers, {"b2e0ea5e-3b0f-4d4a-8d6f-1c4f0f2f2b11"})
 
     def test_same_topic(self) -> None:
-        """A topic in two sections of one environment is told, as are two sections for any."""
+        """A topic in two sections is told, as are two sections for any.
+
+        Also where one is for the sandbox: nothing in a registration says which a phone is of.
+        """
         self.assert_problem(
             "[bouncerd]\n" + self.apns("apns", "a.b c.d") + self.apns("apns:x", "c.d"),
             "[apns:x] topics: c.d is in [apns] too",
+        )
+        self.assert_problem(
+            "[bouncerd]\n" + self.apns("apns", "a.b") + self.apns("apns:x", "a.b", "sandbox"),
+            "[apns:x] topics: a.b is in [apns] too",
         )
         self.assert_problem(
             "[bouncerd]\n" + self.apns("apns:y", "*") + self.apns("apns:x", "*", "sandbox"),

@@ -62,3 +62,19 @@ class GuardTests(SynchronousTestCase):
             self.guard.note(APP, f"s{number}", 0.0, bad=True)
         self.assertLessEqual(len(self.guard._slots[APP][0].servers), 1_001)
         self.assertTrue(self.guard.trips(APP, 0.0))
+
+    def test_memory_is_bounded_in_all(self) -> None:
+        """A crowd of strangers with an app each and many servers; it is forgotten afterwards."""
+        for number in range(60_000):
+            self.guard.note(f"app{number % 500}", f"s{number}", number / 300, bad=True)
+        self.assertLess(self.counts(), 21_000 + 10 * 500)
+        for number in range(3_000):
+            self.guard.note(APP, f"s{number}", 10_000.0 + number / 100, bad=True)
+        self.assertTrue(self.guard.trips(APP, 10_030.0))
+        self.assertGreater(len(self.guard._slots[APP][-1].servers), 900)
+        self.assertLess(self.counts(), 4_000)
+
+    def counts(self) -> int:
+        """Return how much is remembered."""
+        every = self.guard._slots.values()
+        return sum(len(slot.servers) for slots in every for slot in slots)

@@ -12,27 +12,34 @@ PACKAGE = Path(__file__).parent.parent / "bouncerd"
 ABOVE = """
 tap
 building
-providers service api health pages
-sealedpush strangers
-reading
+policy service
+reloading
+lanes api observing pages leaving
+providers metrics
+sealedpush strangers health summary succession
+reading direct store.kinds
 bouncer site registry
-routes channel uploading store.sqlite transfers mailboxes
-lane oauth store.writer challenge dialling
-job
-pool calls turns caution store.file resolving
-links markup link tls deadline resting logs store.steps
-store.statements store.devices store.sealing store.uploading
-redaction words store.base store.finding
+routes channel uploading store.sqlite store.postgres transfers mailboxes counting pruning limiter
+lane oauth egress store.writer challenge dialling expiry
+trying stock parting
+job restraint
+pool calls turns caution store.file store.upgrading resolving outcomes
+links markup link tls deadline resting logs store.steps watch alerts notifying adopting
+store.scripted store.refusals store.lookups store.transactions
+store.statements store.devices store.sealing store.uploading store.counting
+store.coalescing store.session store.addressing
+redaction words store.base store.finding store.dialect
 store.rows
 """
 # ------ Twisted above this line, none below
 BELOW = """
 sealed analytics billing
-apns fcm wire bulk realms config enrolment proofs
-bearer legacy forms basicauth sections fair ledger patience guard breaker
-identifiers entitlement members http2 files settings listening answers limits bodies
+apns fcm wire bulk realms config enrolment proofs merging
+bearer legacy forms basicauth sections fair ledger patience guard breaker seldom
+pace hot probation
+identifiers entitlement members http2 files settings listening answers limits bodies handover
 envelope credentials ini control endings stream boxes headers addresses
-frames fields uploads seals passing
+frames fields uploads seals meters reasons passing tallies leasing cores
 model
 """
 ROWS = [row.split() for row in (ABOVE + BELOW).split("\n") if row]
@@ -47,10 +54,17 @@ KNOWN_BY = {
     "h2": {"control", "fakes"},
     "hyperframe": {"control", "fakes"},
     "hpack": {"headers", "fakes"},
-    "nacl": {"boxes"},
+    "nacl": {"boxes", "fakes"},
     "treq": {"oauth", "challenge"},
     "twisted.names": {"resolving", "building"},
-    "sqlite3": {"store.file", "store.sqlite", "store.statements", "store.steps", "store.writer"},
+    "sqlite3": {
+        "fakes",
+        "store.file",
+        "store.sqlite",
+        "store.statements",
+        "store.steps",
+        "store.writer",
+    },
     "asyncio": set[str](),
     "twisted.internet.reactor": {"tap", "fakes"},
 }

@@ -28,6 +28,9 @@ class Diary:
     def link_roomy(self, link: Link) -> None:
         """Keep quiet: it is said with every read."""
 
+    def link_silent(self, link: Link) -> None:
+        """Keep quiet: the pool's business."""
+
     def link_draining(self, link: Link) -> None:
         """Write it down."""
         self.told.append("draining")

@@ -24,6 +24,7 @@ from tests.test_store_contract import (
     ServersContract,
     StoreCase,
 )
+from tests.test_store_counts import CountsContract, LeasesContract
 from tests.test_store_devices import DevicesContract
 from tests.test_store_life import LifeContract
 from tests.test_store_realms import RealmsContract, UsersContract
@@ -127,6 +128,30 @@ class InMemoryDevicesTests(InMemory, DevicesContract):
 
 class InThreadDevicesTests(InThread, DevicesContract):
     """Devices in a file."""
+
+    __test__ = True
+
+
+class InMemoryCountsTests(InMemory, CountsContract):
+    """What became of pushes in memory."""
+
+    __test__ = True
+
+
+class InThreadCountsTests(InThread, CountsContract):
+    """What became of pushes in a file."""
+
+    __test__ = True
+
+
+class InMemoryLeasesTests(InMemory, LeasesContract):
+    """Shared limits in memory."""
+
+    __test__ = True
+
+
+class InThreadLeasesTests(InThread, LeasesContract):
+    """Shared limits in a file."""
 
     __test__ = True
 
