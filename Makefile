@@ -8,7 +8,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no
 EDITABLE := --config-settings editable_mode=compat --editable
 PYTHONS := python3 python3.13 python3.12 python3.11
 
-.PHONY: help demo run test check units clean .venv FORCE
+.PHONY: help demo run test check units prove-privacy soak clean .venv FORCE
 .DELETE_ON_ERROR:
 
 help:
@@ -16,6 +16,8 @@ help:
 	@echo 'make run     the same, left running on http://127.0.0.1:9090'
 	@echo 'make test    the whole test suite'
 	@echo 'make check   lint, format, types, unit files'
+	@echo 'make prove-privacy   looks for planted content wherever a running daemon could have left it'
+	@echo 'make soak    the storms of the tests in full size, for hours'
 	@echo 'make .venv   only the environment that the others use'
 	@echo 'make clean   removes .venv and what was built'
 
@@ -31,23 +33,33 @@ test: .venv/tests-installed
 check: .venv/tests-installed units
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy bouncerd tests twisted/plugins/bouncerd_plugin.py
+	$(BIN)/mypy bouncerd tests bench twisted/plugins/bouncerd_plugin.py
 
-# ExecStart names a path of the installed system, which need not be there yet.
+# ExecStart names a path of the installed system, which need not be there yet. All units are
+# verified together, one instance of the template among them.
 units:
 	@if ! command -v systemd-analyze >/dev/null; then \
 		echo 'The unit files were NOT checked: systemd-analyze is not here (apt-get install systemd)'; \
 	else \
-		set -e; work=$$(mktemp -d); trap 'rm -rf "$$work"' EXIT; \
-		for unit in systemd/*.service; do \
-			copy=$$work/$${unit##*/}; \
-			sed 's|^ExecStart=[^ ]*|ExecStart=/bin/true|' "$$unit" >"$$copy"; \
-			systemd-analyze verify --man=no "$$copy"; \
-			systemd-analyze security --offline=yes --threshold=15 --no-pager "$$copy" >"$$work/told" \
-				|| { cat "$$work/told"; exit 1; }; \
-			tail -n 1 "$$work/told"; \
+		set -e; work=$$(mktemp -d); trap 'rm -rf "$$work" "$$work.told"' EXIT; \
+		for unit in systemd/bouncerd*; do \
+			sed 's|^ExecStart=[^ ]*|ExecStart=/bin/true|' "$$unit" >"$$work/$${unit##*/}"; \
+		done; \
+		mv "$$work/bouncerd@.service" "$$work/bouncerd@1.service"; \
+		systemd-analyze verify --man=no "$$work"/* >"$$work.told" 2>&1 || true; \
+		if [ -s "$$work.told" ]; then cat "$$work.told"; exit 1; fi; \
+		for unit in "$$work"/*.service; do \
+			systemd-analyze security --offline=yes --threshold=15 --no-pager "$$unit" >"$$work.told" \
+				|| { cat "$$work.told"; exit 1; }; \
+			tail -n 1 "$$work.told"; \
 		done; \
 	fi
+
+prove-privacy: .venv
+	@$(BIN)/python -m bouncerd.fakes.privacy
+
+soak: .venv/tests-installed
+	BOUNCERD_SOAK=1 $(BIN)/python -m pytest -s tests/soak_*.py tests/test_restart_load.py
 
 .venv: .venv/installed
 
@@ -60,7 +72,7 @@ units:
 
 .venv/tests-installed: .venv/installed
 	@echo 'Installing what the tests need into .venv ...'
-	@$(INSTALL) $(EDITABLE) '.[test]'
+	@$(INSTALL) $(EDITABLE) '.[test,postgresql]'
 	@touch $@
 
 # An environment knows where it lies: one that was moved or copied is made anew.

@@ -1,8 +1,9 @@
 """What waits in a lane: queued for its turn, or resting until its next attempt. Bounded."""
 
-from collections import Counter
 from collections.abc import Callable, Iterator
+from heapq import nlargest
 from itertools import islice
+from operator import itemgetter
 
 from twisted.internet.interfaces import IReactorTime
 
@@ -57,10 +58,14 @@ class Stock:
 
     def _shed(self, count: int) -> list[Job]:
         """Take out so many: each time of the server that holds most, first what rests."""
-        resting = Counter(self.resting.counts())
+        resting, held = self.resting.counts(), self.queue.counts()
+        for server, rests in resting.items():
+            held[server] = held.get(server, 0) + rests
+        if len(held) > count:  # no more of them can be the biggest in turn
+            held = dict(nlargest(count, held.items(), key=itemgetter(1)))
         shed = []
-        for server in islice(biggest_first(resting + Counter(self.queue.counts())), count):
-            if resting[server]:
+        for server in islice(biggest_first(held), count):
+            if resting.get(server):
                 resting[server] -= 1
                 shed.append(self.resting.take(server))
             else:

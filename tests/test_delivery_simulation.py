@@ -59,4 +59,5 @@ class SimulationTests(SynchronousTestCase):
         reached: Counter[str] = Counter()
         for seed in seeds():
             reached += play(provider, seed).reached
-        self.assertEqual(set(reached), ids)
+        met = {name for name, count in reached.items() if count}
+        self.assertEqual(met, ids | {"adopt", "hand_over"})

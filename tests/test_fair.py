@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from bouncerd.fair import FairQueue, biggest_first
+from bouncerd.fair import TURN_BYTES, FairQueue, biggest_first, turns
 
 
 @dataclass(eq=False)
@@ -81,6 +81,55 @@ class FairQueueTests(SynchronousTestCase):
         self.assertEqual(sorted(names(queue.expired(5.0))), [1, 3])
         self.assertEqual((len(queue), queue.servers), (1, 1))
 
+    def test_outsized_items_pay(self) -> None:
+        """What takes three turns goes every third round; nothing is saved up meanwhile."""
+        queue: FairQueue[Item] = FairQueue()
+        for number in range(4):
+            queue.put(Item("big", number, cost=3))
+        for number in range(10, 20):
+            queue.put(Item("small", number))
+        order = names([queue.take() for _ in range(14)])
+        self.assertEqual(order, [10, 11, 0, 12, 13, 14, 1, 15, 16, 17, 2, 18, 19, 3])
+        self.assertEqual(turns(0), 1)
+        self.assertEqual((turns(TURN_BYTES), turns(TURN_BYTES + 1)), (1, 2))
+
+    def test_parked_servers_have_no_turn(self) -> None:
+        """Until they are let in again; what comes for them meanwhile waits, too."""
+        queue: FairQueue[Item] = FairQueue()
+        queue.put(Item("a", 1))
+        queue.put(Item("a", 2))
+        queue.put(Item("b", 3))
+        queue.park("a")
+        queue.park("c")
+        queue.put(Item("c", 4))
+        self.assertEqual(names([queue.take(), queue.take()]), [3])
+        self.assertEqual(len(queue), 3)
+        queue.unpark("a")
+        queue.unpark("c")
+        queue.unpark("nobody")
+        self.assertEqual(names([queue.take(), queue.take(), queue.take()]), [1, 4, 2])
+
+    def test_mates(self) -> None:
+        """Removals for one device are found together, and devices take turns."""
+        queue: FairQueue[Item] = FairQueue()
+        for number, key in enumerate("xxyx"):
+            queue.put(Item("a", number, urgent=False, key=key))
+        first = queue.take()
+        assert first is not None
+        mates = queue.mates(first)
+        self.assertEqual(names([first, *mates]), [0, 1, 3])
+        queue.take_mates(first, mates[1:])
+        self.assertEqual(names([queue.take(), queue.take(), queue.take()]), [2, 1])
+        self.assertEqual((len(queue), queue.servers, queue.mates(first)), (0, 0, []))
+
+    def test_the_round_does_not_grow(self) -> None:
+        """While nobody takes, servers that came and went leave nothing behind."""
+        queue: FairQueue[Item] = FairQueue()
+        for number in range(5_000):
+            queue.put(Item(f"s{number}", number))
+            queue.shed(f"s{number}")
+        self.assertLess(len(queue._round), 100)
+
     @given(st.data())
     def test_nothing_is_lost_or_doubled(self, data: Any) -> None:
         """Whatever is done to it, what went in comes out once, and the size is true."""
@@ -88,13 +137,15 @@ class FairQueueTests(SynchronousTestCase):
         put: list[int] = []
         out: Counter[int] = Counter()
         for number in range(data.draw(st.integers(0, 40))):
-            action = data.draw(st.integers(0, 7))
+            action = data.draw(st.integers(0, 8))
             if action <= 4:
                 new = Item(
                     data.draw(st.sampled_from("abc")),
                     number,
                     urgent=data.draw(st.booleans()),
                     deadline=data.draw(st.floats(0, 10)),
+                    cost=data.draw(st.integers(1, 3)),
+                    key=data.draw(st.sampled_from("xy")),
                 )
                 queue.put(new, first=data.draw(st.booleans()))
                 put.append(number)
@@ -102,13 +153,17 @@ class FairQueueTests(SynchronousTestCase):
                 biggest = next(biggest_first(queue.counts()))
                 assert queue.held(biggest) == max(queue.counts().values())
                 taken = queue.take() if data.draw(st.booleans()) else queue.shed(biggest)
-                assert taken is not None
-                out[taken.name] += 1
+                out.update(names([taken]))
             elif action == 6:
                 out.update(names(queue.expired(data.draw(st.floats(0, 10)))))
-            else:
+            elif action == 7:
                 out.update(names(queue.remove(lambda item: item.name % 3 == 0)))
+            else:
+                park = queue.park if data.draw(st.booleans()) else queue.unpark
+                park(data.draw(st.sampled_from("abc")))
             assert len(queue) == len(list(queue)) == len(put) - out.total()
+        for server in "abc":
+            queue.unpark(server)
         while item := queue.take():
             out[item.name] += 1
         self.assertEqual(out, Counter(put))

@@ -150,7 +150,8 @@ class SharesTests(SynchronousTestCase):
         kit.clock.advance(0)
         first = self.sent(kit)
         self.assertLessEqual(abs(first["/0b"] - first["/0c"]), 2)
-        self.assertLessEqual(abs(first["/0a"] * 2 - first["/0b"]), 6)  # two went before the others came
+        # Two of its pushes went before the others came.
+        self.assertLessEqual(abs(first["/0a"] * 2 - first["/0b"]), 6)
 
     def test_retries_do_not_jump_the_queue(self) -> None:
         """A tenant whose pushes are all due again goes round with the others, not before them."""

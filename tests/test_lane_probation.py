@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from random import Random
 from typing import cast
 
 from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
@@ -10,8 +11,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from bouncerd import legacy
 from bouncerd.model import Push
+from bouncerd.patience import APNS_PATIENCE
+from bouncerd.pool import Pool
 from bouncerd.trying import MOST_ON_PROBATION
-from tests.lane_kit import LaneKit
+from tests.lane_kit import MANNERS, LaneKit
 from tests.memory import a_push
 
 
@@ -86,6 +89,30 @@ class ProbationTests(SynchronousTestCase):
             kit.check()
         self.assertEqual(kit.lane.waiting, 0)
         self.assertEqual(kit.lane._stock.queue._parked, set())
+
+    def test_a_line_that_nobody_wakes(self) -> None:
+        """Who waits for others on probation goes on, though those ended or all is new."""
+        kit = LaneKit(limit=1_000, keep_for=30.0)
+        kit.start()
+        for server in ("junk1", "junk2", "junk3"):
+            self.junk(kit, server)
+        kit.lane._tries.most_on_probation = 1
+        for server in ("junk1", "junk2"):
+            kit.admit(2, server)
+        kit.clock.pump([1.0] * 20)
+        kit.admit(2, "junk3")
+        kit.clock.pump([1.0] * 11)  # what junk2 had is too old by now
+        kit.server.answer_all()
+        kit.clock.pump([1.0] * 2)
+        self.assertEqual(len(kit.server.open[0].requests), 1)
+        kit.admit(2, "junk1")
+        pool = Pool("apns", kit.server.connect, MANNERS, 1, kit.clock, Random(7))
+        kit.lane.adopt(kit.provider, pool, APNS_PATIENCE).retire()
+        kit.clock.pump([0, 1.0])
+        kit.server.answer_all()
+        kit.clock.pump([0, 1.0])
+        kit.server.answer_all()
+        self.assertEqual((kit.lane.waiting, kit.lane._stock.queue._parked), (0, set()))
 
     def test_its_link_breaks(self) -> None:
         """A push on probation that is cut off or withdrawn leaves its server a turn."""

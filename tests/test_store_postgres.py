@@ -5,9 +5,13 @@ from typing import Any, ClassVar
 import pytest_twisted
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred
+from twisted.trial.unittest import SynchronousTestCase
 
 from bouncerd.store.base import Store
+from bouncerd.store.coalescing import PREPARE
+from bouncerd.store.dialect import for_postgresql
 from bouncerd.store.postgres import PostgreSQLStore
+from bouncerd.store.steps import shipped_steps
 from tests import postgres
 from tests.test_store_contract import ServersContract, StoreCase
 from tests.test_store_counts import CountsContract, LeasesContract
@@ -118,3 +122,26 @@ class PostgreSQLLeasesTests(OnPostgreSQL, LeasesContract):
     """Limits that processes share."""
 
     __test__ = True
+
+
+class PlanTests(SynchronousTestCase):
+    """What the server does for a look-up."""
+
+    def test_by_index_whatever_the_statistics(self) -> None:
+        """A table that grew since it was analysed is not read as a whole for a look-up."""
+        address = postgres.shared().create()
+        self.addCleanup(lambda: postgres.shared().drop(address))
+        postgres.run(address, *(for_postgresql(step.sql) for step in shipped_steps()))
+        postgres.run(address, "ANALYZE")
+        fill = """
+            INSERT INTO devices (server_id, user_uuid, kind, token, token_key, registered_at)
+            SELECT 1, i::text, 2, i::text, substr(sha256(i::text::bytea), 1, 16), 1.0
+            FROM generate_series(1, 5000) i
+        """
+        server = "INSERT INTO servers VALUES (1, 'u', 'h', 'e', 'k', 0, 1.0)"
+        postgres.run(address, server, fill)
+        explain = "EXPLAIN EXECUTE find ('{u}', '{r}', '{17}', '{NULL}')"
+        plan = postgres.run(address, PREPARE, explain)
+        self.assertNotIn("Seq Scan", str(plan))
+        for index in ("devices_by_user_uuid", "devices_by_user_id", "servers_uuid_key"):
+            self.assertIn(index, str(plan))
