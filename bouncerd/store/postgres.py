@@ -163,7 +163,7 @@ class PostgreSQLStore(ScriptedStore):
     def _trouble(self, reason: str) -> None:
         if reason != self._why_not:
             self._why_not = reason
-            log.error("The store cannot be opened: {reason}", reason=reason, alert="store-down")
+            log.error("The store cannot be opened: {reason}", reason=reason)
 
     def _refusal(self, session: Session, waiting: Lookups | Transactions) -> Exception | None:
         if not self._is_open:
@@ -239,7 +239,12 @@ class _Wire(txpostgres.Connection):  # type: ignore[misc]  # it has no types
         """Read what came unasked: as a rule the end."""
         try:
             super().doRead()
-        except psycopg2.Error:
+        except (psycopg2.Error, ValueError):  # the latter: libpq has closed the socket already
+            self._ended()
+        except ValueError:
+            # libpq closed its socket in reading; the driver would watch it all the same.
+            if self.fileno() >= 0:
+                raise
             self._ended()
 
     def connectionLost(self, reason: Failure) -> None:

@@ -262,9 +262,7 @@ class Session:
         if not self._told:
             self._told = True
             what, why = self._what, self._reason
-            log.error(
-                "The store cannot be {what}: {reason}", what=what, reason=why, alert="store-down"
-            )
+            log.error("The store cannot be {what}: {reason}", what=what, reason=why)
             self._gone(self._reason)
 
     # The end.
