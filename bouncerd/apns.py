@@ -265,8 +265,10 @@ def _by_status(response: Response, reason: object, wait: float | None) -> Outcom
         label = f"{reason} ({status})"
     else:
         label = f"unknown reason ({status})"
-    if status >= 500 or status in (408, 429):
-        return Retry(label, wait, about=About.DEVICE if status == 429 else About.PUSH)
+    if status == 429:
+        return Retry(label, max(wait or 0.0, _HOT_DEVICE_WAIT), about=About.DEVICE)
+    if status >= 500 or status == 408:
+        return Retry(label, wait)
     if status >= 400:
         return Refused(label)
     if 200 <= status < 300:

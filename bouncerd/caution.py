@@ -31,8 +31,8 @@ class Caution:
         self._guard.note(app, push.server, self._clock.seconds(), bad=suspect)
         if suspect or self.probation.watches:
             self.probation.judged(push.server, bad=suspect)
-        if not suspect:
-            self._breakers.succeeded(app)
+        if not suspect and not isinstance(outcome, Refused):  # that was not the app's success
+            self._breakers.succeeded(app, push.server)
 
     def keeps(self, push: Push, gone: Gone) -> bool:
         """Say whether a token that was called dead is kept: too many are, all at once."""
@@ -63,7 +63,9 @@ class Caution:
                 provider=self._name,
                 reason=outcome.reason,
             )
-        self._breakers.refused(app, self._clock.seconds())
+        self._breakers.refused(app, push.server, self._clock.seconds())
+        if not ours:  # as bad as a bad token, and apps are as easily invented
+            self.probation.judged(push.server, bad=True)
         return outcome.spoiled and ours
 
     def wait(self, push: Push) -> float:

@@ -10,15 +10,18 @@ the turns that their `cost` says.
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from heapq import heapify, heappop, heapreplace
+from itertools import islice
 from typing import Generic, Protocol, TypeVar
 
 #: Bytes of content that one turn pays for: ordinary pushes, sealed ones included, are below.
 TURN_BYTES = 2_048
+#: What a push costs at most: one that would cost more is too long, and refused without being sent.
+MOST_TURNS = 8
 
 
 def turns(size: int) -> int:
     """Return the cost of a push with so many bytes of content."""
-    return 1 if size <= TURN_BYTES else -(-size // TURN_BYTES)
+    return 1 if size <= TURN_BYTES else min(-(-size // TURN_BYTES), MOST_TURNS)
 
 
 class Queued(Protocol):
@@ -108,6 +111,7 @@ class FairQueue(Generic[Q]):
         self._round: deque[_Backlog[Q]] = deque()  # what is empty or parked leaves it in `take`
         self._parked: set[str] = set()
         self._size = 0
+        self.held_back = 0  # how much of it is of servers that are parked
 
     def __len__(self) -> int:
         return self._size
@@ -134,6 +138,7 @@ class FairQueue(Generic[Q]):
             backlog.parked = item.server in self._parked
         backlog.add(item, first=first)
         self._size += 1
+        self.held_back += backlog.parked
         if not backlog.in_round and not backlog.parked:
             backlog.in_round = True
             self._round.append(backlog)
@@ -169,12 +174,15 @@ class FairQueue(Generic[Q]):
             return item
         return None
 
-    def mates(self, item: Q) -> list[Q]:
-        """Return the other items of this one's key, which may be merged with it; they stay."""
+    def mates(self, item: Q, most: int) -> list[Q]:
+        """Return other items of this one's key, which may be merged with it; they stay.
+
+        They are the oldest `most`: nobody looks through a long queue at each turn.
+        """
         backlog = self._backlogs.get(item.server)
         if backlog is None or backlog.later is None or item.urgent:
             return []
-        return list(backlog.later.get(item.key, ()))
+        return list(islice(backlog.later.get(item.key, ()), most))
 
     def take_mates(self, item: Q, mates: Sequence[Q]) -> None:
         """Remove some of them, in their order."""
@@ -191,8 +199,9 @@ class FairQueue(Generic[Q]):
         """Give a server no turn until `unpark`."""
         self._parked.add(server)
         backlog = self._backlogs.get(server)
-        if backlog is not None:
+        if backlog is not None and not backlog.parked:
             backlog.parked = True
+            self.held_back += backlog.size
 
     def unpark(self, server: str) -> None:
         """Let it take part again."""
@@ -200,6 +209,7 @@ class FairQueue(Generic[Q]):
         backlog = self._backlogs.get(server)
         if backlog is not None and backlog.parked:
             backlog.parked = False
+            self.held_back -= backlog.size
             if not backlog.in_round:
                 backlog.in_round = True
                 self._round.append(backlog)
@@ -248,6 +258,8 @@ class FairQueue(Generic[Q]):
         """Count what has left a backlog without its turn."""
         self._size -= count
         backlog.size -= count
+        if backlog.parked:
+            self.held_back -= count
         if not backlog.size:
             del self._backlogs[backlog.server]
             if len(self._round) > 2 * len(self._backlogs) + 64:

@@ -6,13 +6,11 @@ tokens of one careless server open no breaker, and cannot trip it for the others
 """
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 WINDOW = 300.0  # seconds
 LEAST = 50  # results in a window below which nothing can be said
-#: Servers that must see mostly failures, where several send.
-SEVERAL = 2
 _SLOT = 30.0  # seconds that are counted together
 _MOST_SERVERS = 1_000  # whose results are told apart in a slot
 _MOST_COUNTS = 20_000  # of servers in slots of apps, all together
@@ -25,9 +23,10 @@ SUSPECT = frozenset(
 
 @dataclass(slots=True)
 class _Slot:
-    """Results of one stretch of time: by server, how many and how many of them bad."""
+    """Results of one stretch of time: how many and how many of them bad, in all and by server."""
 
     begun: float
+    total: list[int] = field(default_factory=lambda: [0, 0])
     servers: dict[str, list[int]] = field(default_factory=dict)
 
     def open(self, server: str, *, room: bool) -> list[int]:
@@ -51,17 +50,29 @@ class Guard:
         slots = self._slots.get(app)
         if slots is None:
             if len(self._slots) >= self._most_apps:
-                del self._slots[next(iter(self._slots))]
+                self._make_room()
             slots = self._slots[app] = deque()
         if not slots or now >= slots[-1].begun + _SLOT:
             slots.append(_Slot(now))
             while slots[0].begun <= now - WINDOW:
                 slots.popleft()
-        counts = slots[-1].servers.get(server)
+        slot = slots[-1]
+        counts = slot.servers.get(server)
         if counts is None:
-            counts = slots[-1].open(server, room=self._has_room(now))
+            counts = slot.open(server, room=self._has_room(now))
         counts[0] += 1
-        counts[1] += bad
+        slot.total[0] += 1
+        if bad:
+            counts[1] += 1
+            slot.total[1] += 1
+
+    def _make_room(self) -> None:
+        """Forget an app: the oldest of those that one server alone uses, if there is any.
+
+        With `topics = *` tenants invent apps; those must not make it forget what others use.
+        """
+        alone = (app for app, slots in self._slots.items() if _of_one(slots))
+        del self._slots[next(alone, next(iter(self._slots)))]
 
     def _has_room(self, now: float) -> bool:
         """Count one more, if that is not too many; now and then look what is still there."""
@@ -80,19 +91,27 @@ class Guard:
 
     def trips(self, app: str, now: float) -> bool:
         """Say whether so much fails that no token of the app may be deleted for it."""
-        totals: dict[str, list[int]] = {}
-        for slot in self._slots.get(app, ()):
-            if slot.begun > now - WINDOW:
-                for server, (count, bad) in slot.servers.items():
-                    total = totals.setdefault(server, [0, 0])
-                    total[0] += count
-                    total[1] += bad
-        return _mostly_bad(totals)
+        slots = [slot for slot in self._slots.get(app, ()) if slot.begun > now - WINDOW]
+        count, bad = (sum(slot.total[which] for slot in slots) for which in (0, 1))
+        return count >= LEAST and 2 * bad > count and _most_fail(slots)
 
 
-def _mostly_bad(totals: Mapping[str, list[int]]) -> bool:
-    count = sum(total[0] for total in totals.values())
-    if count < LEAST or 2 * sum(total[1] for total in totals.values()) <= count:
-        return False
-    failing = sum(2 * bad > results for results, bad in totals.values())
-    return failing >= min(SEVERAL, len(totals))
+def _of_one(slots: Iterable[_Slot]) -> bool:
+    servers = (server for slot in slots for server in slot.servers)
+    first = next(servers, None)
+    return all(server == first for server in servers)
+
+
+def _most_fail(slots: Iterable[_Slot]) -> bool:
+    """Whether most servers see mostly failures, and not only one with much junk for tokens.
+
+    What the operator has set wrongly meets all of them.
+    """
+    totals: dict[str, list[int]] = {}
+    for slot in slots:
+        for server, (count, bad) in slot.servers.items():
+            total = totals.setdefault(server, [0, 0])
+            total[0] += count
+            total[1] += bad
+    failing = sum(2 * bad > count for count, bad in totals.values())
+    return 2 * failing > len(totals)

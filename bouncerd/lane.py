@@ -317,6 +317,7 @@ class Lane:
         late = self._stock.queue.expired(self._clock.seconds())
         self._end_all(late, End.EXPIRED, "in the queue")
         self._tries.look()
+        self.pump()  # whatever should have had it done
         self._look_after()
 
     def _end_all(self, jobs: Iterable[Job], end: End, reason: str) -> None:
@@ -349,7 +350,9 @@ class Lane:
             )
 
     def _lose(self, jobs: Sequence[Job]) -> None:
-        """End what the stop leaves no time for."""
+        """End what the stop leaves no time for; callers who were told so keep theirs."""
+        self._end_all([job for job in jobs if job.call.returned], End.RETURNED, "stopping")
+        jobs = [job for job in jobs if not job.call.returned]
         self._end_all(jobs, End.LOST, "stopped")
         if jobs:
             log.error(

@@ -6,7 +6,7 @@ two of the same user are one that lists both. Nothing else is merged, nor what i
 is closed to us. All of it is content.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,8 +16,9 @@ from bouncerd.model import Kind, Message
 
 #: What a removal lists at most (bouncer-api.md 9.6 step 5).
 MOST_IDS = 200
-#: Removals that are looked at together.
+#: Removals that are looked at together, and how many of them may turn out not to fit.
 MOST_TOGETHER = 16
+_MOST_MISFITS = 2
 _MOST_BYTES = 4_096
 _IDS, _FIRST = "zulip_message_ids", "zulip_message_id"
 
@@ -40,25 +41,38 @@ def merged(messages: Sequence[Message]) -> tuple[Message, list[int]] | None:
     removal = _read(first)
     if removal is None:
         return None
-    best, places, expiration = None, [0], first.expiration
-    ids = removal.ids
+    best, places, misfits = first, [0], 0
     for place, message in enumerate(messages[1:MOST_TOGETHER], 1):
-        other = _read(message)
-        if other is None or not _alike(first, removal, message, other):
-            continue
-        body = _spelt(first.kind, replace(removal, ids=ids | other.ids))
-        if len(ids | other.ids) > MOST_IDS or len(body) > _MOST_BYTES:
-            continue
-        ids |= other.ids
-        places.append(place)
-        if expiration is not None and message.expiration is not None:
-            expiration = max(expiration, message.expiration)
-        best = replace(first, body=body, expiration=expiration)
-    return None if best is None else (best, places)
+        together = _together(best, removal, message)
+        if together is not None:
+            best, removal = together
+            places.append(place)
+        elif (misfits := misfits + 1) > _MOST_MISFITS:
+            break  # a tenant may have us read and compare, but not fifteen for each that goes
+    return None if best is first else (best, places)
+
+
+def _together(one: Message, its: _Removal, other: Message) -> tuple[Message, _Removal] | None:
+    """Merge two removals, the first of them already taken apart; None if that cannot be."""
+    others = _read(other)
+    if others is None or not _alike(one, its, other, others):
+        return None
+    both = replace(its, ids=its.ids | others.ids)
+    if len(both.ids) > MOST_IDS:
+        return None
+    body = _spelt(one.kind, both)
+    if len(body) > _MOST_BYTES:
+        return None
+    expiration = one.expiration
+    if expiration is not None and other.expiration is not None:
+        expiration = max(expiration, other.expiration)
+    return replace(one, body=body, expiration=expiration), both
 
 
 def _read(message: Message) -> _Removal | None:
     """Take a removal apart; None for anything else, and for what is not quite as we know it."""
+    if len(message.body) > _MOST_BYTES:
+        return None
     around: dict[str, Any] = {}
     inner: Any = json_object(message.body)
     if message.kind is Kind.APNS:
@@ -69,17 +83,21 @@ def _read(message: Message) -> _Removal | None:
     if inner.get("event") != "remove" or not isinstance(ids, str):
         return None
     if _FIRST in inner:  # not always one of the others: they may have been cut to the newest
+        if not isinstance(inner[_FIRST], int | str):
+            return None
         ids = f"{ids},{inner[_FIRST]}"
-    numbers = frozenset(_numbers(ids))
-    if -1 in numbers:
+    numbers = _numbers(ids)
+    if numbers is None:
         return None
     rest = {name: value for name, value in inner.items() if name not in (_IDS, _FIRST)}
     return _Removal(numbers, {**rest, _FIRST: _FIRST in inner}, around)
 
 
-def _numbers(text: str) -> Iterator[int]:
-    for each in text.split(","):
-        yield int(each) if each.isascii() and each.isdigit() and len(each) < 20 else -1
+def _numbers(text: str) -> frozenset[int] | None:
+    numbers = text.split(",")
+    if not text.isascii() or not all(map(str.isdigit, numbers)) or max(map(len, numbers)) >= 20:
+        return None
+    return frozenset(map(int, numbers))
 
 
 def _alike(one: Message, its: _Removal, other: Message, others: _Removal) -> bool:

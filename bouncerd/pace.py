@@ -21,6 +21,10 @@ _MINUTE = 60.0
 #: What of a second's rate is remembered a second later: the peak of some ten seconds.
 _FADES = 0.8
 _MOST = 1_000  # devices and servers that are told apart
+#: For so many seconds, or twice as many, a server that sends is remembered.
+_LATELY = 60.0
+#: Seconds of a watch in which those count as served who had sent before: nobody had time since.
+_AT_ONCE = 1.0
 
 
 class _Watch:
@@ -34,14 +38,20 @@ class _Watch:
         self.balance = 0  # answers that say 429, less those that do not
         self.longest = 0.0
 
-    def is_general(self) -> bool:
+    def is_general(self, senders: set[str], now: float) -> bool:
         """Whether it meets enough devices, most pushes, and not only a few of many servers.
 
-        A tenant floods his own devices easily; that must not slow down the others.
+        A tenant floods his own devices easily, and all in one moment; that must not slow down the
+        `senders` of late.
         """
         if len(self.devices) < SEVERAL_DEVICES or self.balance < 0:
             return False
-        return len(self.refused) * 2 >= len(self.refused | self.served)
+        if len(self.refused) == 1 and not senders <= self.refused:
+            return False
+        known = self.refused | self.served
+        if now < self.begun + _AT_ONCE:
+            known |= senders
+        return len(self.refused) * 2 >= len(known)
 
 
 class Pace:
@@ -61,6 +71,9 @@ class Pace:
         self._watch: _Watch | None = None
         self._second, self._sent = -math.inf, 0  # begin of a second, what went in it
         self._peak = 0.0
+        self._lately: set[str] = set()  # servers that have sent since a moment, and before that
+        self._before: set[str] = set()
+        self._since = -math.inf
 
     def allowed(self, now: float) -> int:
         """Return how many may go at once; only where there is a rate."""
@@ -71,12 +84,17 @@ class Pace:
         if now >= self._second + 1.0:
             self._peak = max(self._sent, self._peak * _FADES ** min(now - self._second, 1e3))
             self._second, self._sent = now, 0
+        if now >= self._since + _LATELY:
+            self._before = self._lately if now < self._since + 2 * _LATELY else set()
+            self._lately, self._since = set(), now
         return int(self._tokens + 1e-6)
 
-    def spend(self, count: int) -> None:
+    def spend(self, count: int, server: str) -> None:
         """Take note of what has gone."""
         self._tokens -= count
         self._sent += count
+        if len(self._lately) < _MOST:
+            self._lately.add(server)
 
     def wait(self, now: float) -> float:
         """Return how long (seconds) until the next may go."""
@@ -135,7 +153,7 @@ class Pace:
             watch.refused.add(server)
         watch.balance += 1
         watch.longest = max(watch.longest, after)
-        if not watch.is_general():
+        if not watch.is_general(self._lately | self._before, now):
             return 0.0
         longest = watch.longest
         self._watch = None

@@ -71,11 +71,11 @@ class Restraint:
             return wait
         if not self._hot:
             return 0.0
-        return self._hot.wait(push.device.token, self._clock.seconds())
+        return self._hot.wait(push.device.token, push.server, self._clock.seconds())
 
-    def sent(self) -> None:
+    def sent(self, push: Push) -> None:
         """Count a push that a link has got; only where it is `paced`."""
-        self._pace.spend(1)
+        self._pace.spend(1, push.server)
 
     # --- what is learnt
 
@@ -85,7 +85,7 @@ class Restraint:
         if self._pace.troubled:
             self._pace.succeeded(push.server, self._clock.seconds())
         if self._hot:
-            self._hot.cooled(push.device.token)
+            self._hot.cooled(push.device.token, push.server)
         if self._vexed:
             self._vexed.clear()
 
@@ -144,7 +144,7 @@ class Restraint:
                 self.hold(pause)
         if self.held:
             return after  # it is not the device's fault
-        return self._hot.heated(push.device.token, after, now)
+        return self._hot.heated(push.device.token, push.server, after, now)
 
     def _token_refused(self, link: Link) -> None:
         """Hold everything if it is not one link alone: each would go the same way."""

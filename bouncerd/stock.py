@@ -30,11 +30,13 @@ class Stock:
         """Whether so many pushes of a server may be put; False means: come back later.
 
         A lane whose provider is down takes them and sheds others, so that one provider's outage
-        does not stop the other's pushes. While others wait, no server holds over a quarter.
+        does not stop the other's pushes; so does one that is full of what may not go now, though
+        there are links. While others wait, no server holds over a quarter.
         """
         held = len(self)
         if held + count > self.limit:
-            return not held or not ready or len(self.resting) > len(self.queue)
+            kept_back = len(self.resting) + self.queue.held_back
+            return not held or not ready or 2 * kept_back > held
         mine = self.queue.held(server)  # what rests is given up first when room is made
         others_wait = self.queue.servers > (1 if mine else 0)
         return not (others_wait and ready and mine + count > self.limit / 4)

@@ -80,6 +80,7 @@ class Tie:
     provider: Provider
     pool: Pool
     session: Any
+    restraint: Restraint
     parted: bool = False  # its GOAWAY was heeded
 
 
@@ -107,7 +108,6 @@ class Tries:
         self._random = random
         self._keeper = keeper
         self._restraint = Restraint(provider.name, patience, clock, keeper.pump)
-        self._caution = self._restraint.caution
         self.most_on_probation = MOST_ON_PROBATION
         self._on_probation = 0  # of what is in hand
         self._in_line: deque[str] = deque()  # servers on probation, when too many are
@@ -131,7 +131,6 @@ class Tries:
             self._queue.unpark(server)
         self._in_line.clear()
         self._restraint = Restraint(provider.name, patience, self._clock, self._keeper.pump)
-        self._caution = self._restraint.caution
         return before
 
     def stop(self) -> None:
@@ -164,7 +163,7 @@ class Tries:
         self.out()
         self._next_in_line()
         if self.pool.refused:
-            self._caution.alert(self.pool.refused)
+            self._restraint.caution.alert(self.pool.refused)
 
     def withdraw_all(self) -> None:
         """Give up what links have: each push ends as its link says, now."""
@@ -193,7 +192,11 @@ class Tries:
     # --- giving
 
     def _give(self, job: Job, link: Link) -> None:
-        if self._caution.probation and self._caution.probation.on(job.server):
+        if job.call.returned:  # by the stop of another lane, or while it rested
+            self._keeper.end(job, End.RETURNED, "stopping")
+            return
+        probation = self._restraint.caution.probation
+        if probation and probation.on(job.server):
             if self._on_probation >= self.most_on_probation:
                 self._queue.give_back(job)
                 self._queue.park(job.server)
@@ -218,28 +221,33 @@ class Tries:
         try:
             tie = link.session
             if not isinstance(tie, Tie):
-                tie = Tie(self.provider, self.pool, self.provider.session(now))
+                session = self.provider.session(now)
+                tie = Tie(self.provider, self.pool, session, self._restraint)
                 link.session = tie
             request = tie.provider.request(tie.session, push, now)
         except Exception:  # noqa: BLE001 -- one push that cannot be spelled must not stop the lane
             log.failure("Lane {lane} failed to build a request", lane=self.provider.name)
             request = Refused("cannot be spelled")
         if not isinstance(request, Request):
-            self._judge_all(job, request)
+            self._judge_all(job, request, self._restraint)
             return
         job.link = link
         job.call.given = True
         for mate in job.mates:
             mate.call.given = True
         if self._restraint.paced:
-            self._restraint.sent()
+            self._restraint.sent(push)
         link.send(job, request)
 
     def _merged(self, job: Job) -> Push:
         """Return the push with those of its device that can go along; they are in hand with it."""
-        mates = [] if job.alone else self._queue.mates(job)[: MOST_TOGETHER - 1]
+        mates = [] if job.alone else self._queue.mates(job, MOST_TOGETHER - 1)
         at = self._clock.seconds()
-        mates = [mate for mate in mates if mate.deadline > at and not mate.alone]
+        mates = [
+            mate
+            for mate in mates
+            if mate.deadline > at and not mate.alone and not mate.call.returned
+        ]
         found = merged([each.push.message for each in (job, *mates)]) if mates else None
         if found is None:
             return job.push
@@ -286,9 +294,9 @@ class Tries:
         tie.parted = True
         said = tie.provider.goodbye(debug)
         if isinstance(said, Misconfigured):
-            self._caution.alert(said.reason)
+            tie.restraint.caution.alert(said.reason)
         elif said is not None and said.about is About.STREAMS:
-            self._restraint.crowded(sum(job.link is link for job in self.in_hand))
+            tie.restraint.crowded(sum(job.link is link for job in self.in_hand))
 
     def _answered(self, job: Job, response: Response) -> None:
         link = job.link
@@ -303,13 +311,13 @@ class Tries:
         if isinstance(outcome, _ON_ITS_MERITS):
             if not link.useful:
                 tie.pool.link_useful(link)
-            self._restraint.judged(job.push, outcome)
+            tie.restraint.judged(job.push, outcome)
         if job.mates:
-            self._judge_all(job, outcome)
+            self._judge_all(job, outcome, tie.restraint)
         else:
-            self._judge(job, outcome)
+            self._judge(job, outcome, tie.restraint)
 
-    def _judge_all(self, job: Job, outcome: Outcome) -> None:
+    def _judge_all(self, job: Job, outcome: Outcome, restraint: Restraint) -> None:
         """Judge a push, and those that went along."""
         mates, job.mates = job.mates, ()
         for each in (*reversed(mates), job):
@@ -317,30 +325,32 @@ class Tries:
                 each.alone = True
                 self._keeper.retry(each, 0.0, outcome.reason)
             else:
-                self._judge(each, outcome)
+                self._judge(each, outcome, restraint)
 
-    def _judge(self, job: Job, outcome: Outcome) -> None:
-        """Do what the outcome asks for."""
+    def _judge(self, job: Job, outcome: Outcome, restraint: Restraint) -> None:
+        """Do what the outcome asks for. `restraint`: what learns from it, of its link's time."""
         if isinstance(outcome, Delivered):
             job.call.delivered_one(job.push)
             self._keeper.end(job, End.DELIVERED)
         elif isinstance(outcome, Refused):
             self._keeper.end(job, End.REFUSED, outcome.reason)
         elif not isinstance(outcome, Gone):
-            self._try_again(job, outcome)
-        elif self._caution.keeps(job.push, outcome):
+            self._try_again(job, outcome, restraint)
+        elif restraint.caution.keeps(job.push, outcome):
             self._keeper.end(job, End.GONE, outcome.reason)
         else:
             self._keeper.gone(job, outcome)
 
-    def _try_again(self, job: Job, outcome: Retry | Misconfigured) -> None:
-        spoiled, least = outcome.spoiled, 0.0
-        if isinstance(outcome, Misconfigured):
-            spoiled = self._caution.refused(job.push, outcome)
-        elif job.link is not None:  # not one that only went along, or was not sent
-            least = self._restraint.asked(job.push, outcome, job.link)
-        if spoiled and job.link is not None:
-            job.link.drain(outcome.reason)
+    def _try_again(self, job: Job, outcome: Retry | Misconfigured, restraint: Restraint) -> None:
+        least = 0.0
+        if job.link is not None:  # not one that only went along, or was not sent
+            spoiled = outcome.spoiled
+            if isinstance(outcome, Misconfigured):
+                spoiled = restraint.caution.refused(job.push, outcome)
+            else:
+                least = restraint.asked(job.push, outcome, job.link)
+            if spoiled:
+                job.link.drain(outcome.reason)
         job.retries += 1
         delay = self.patience.delay(outcome, job.retries - 1, self._random)
         if least > delay:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +35,21 @@ USER = {"user_id": "17", "user_uuid": "3f6d2b1e-6a55-4f0e-8b1c-2c9a7f4e5d21"}
 TOPIC = "org.example.app"
 
 
+# Below what the system gives to connections and to port 0 (ip(7)), so that nothing takes a port
+# between its choice and its use; from another place on in each process that runs tests.
+_PORTS = cycle(range(10_000 + os.getpid() * 997 % 20_000, 32_000))
+
+
 def free_port() -> int:
-    """Return a port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a port that nobody listens on now, and that this process has not named lately."""
+    for port in islice(_PORTS, 2_000):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise AssertionError("no free port")
 
 
 class House:

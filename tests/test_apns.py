@@ -339,7 +339,7 @@ class OutcomeTests(SynchronousTestCase):
         for reason in [*BROADCAST_ONLY, "tulip", "", 5, ["Unregistered"], {"a": 1}]:
             self.assertEqual(judged(answer(400, reason)), Refused("unknown reason (400)"))
             self.assertEqual(judged(answer(410, reason)), Refused("unknown reason (410)"))
-            hot = Retry("unknown reason (429)", about=About.DEVICE)
+            hot = Retry("unknown reason (429)", 30.0, about=About.DEVICE)
             self.assertEqual(judged(answer(429, reason)), hot)
             self.assertEqual(judged(answer(500, reason)), Retry("unknown reason (500)"))
 

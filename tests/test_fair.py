@@ -116,11 +116,36 @@ class FairQueueTests(SynchronousTestCase):
             queue.put(Item("a", number, urgent=False, key=key))
         first = queue.take()
         assert first is not None
-        mates = queue.mates(first)
+        mates = queue.mates(first, 10)
         self.assertEqual(names([first, *mates]), [0, 1, 3])
+        self.assertEqual(names(queue.mates(first, 1)), [1])
         queue.take_mates(first, mates[1:])
         self.assertEqual(names([queue.take(), queue.take(), queue.take()]), [2, 1])
-        self.assertEqual((len(queue), queue.servers, queue.mates(first)), (0, 0, []))
+        self.assertEqual((len(queue), queue.servers, queue.mates(first, 10)), (0, 0, []))
+
+    def test_held_back(self) -> None:
+        """How much may not go now is known at each moment, whatever becomes of it."""
+        queue: FairQueue[Item] = FairQueue()
+        for number in range(6):
+            queue.put(Item("a", number, urgent=number < 3, deadline=float(number)))
+            queue.put(Item("b", number))
+        queue.park("a")
+        queue.park("a")
+        self.assertEqual(queue.held_back, 6)
+        queue.put(Item("a", 7))
+        queue.shed("a")
+        queue.expired(1.0)
+        queue.remove(lambda item: item.name == 4)
+        self.assertEqual(queue.held_back, queue.held("a"))
+        queue.unpark("a")
+        queue.unpark("a")
+        self.assertEqual(queue.held_back, 0)
+        queue.park("c")
+        queue.put(Item("c", 1))
+        self.assertEqual(queue.held_back, 1)
+        while queue.take():
+            pass
+        self.assertEqual((len(queue), queue.held_back), (1, 1))
 
     def test_the_round_does_not_grow(self) -> None:
         """While nobody takes, servers that came and went leave nothing behind."""

@@ -44,6 +44,23 @@ class GuardTests(SynchronousTestCase):
         self.seen(0, 30, "s3")
         self.assertTrue(self.guard.trips(APP, 0.0))
 
+    def test_two_careless_servers_among_many(self) -> None:
+        """What the operator has set wrongly meets most servers."""
+        self.seen(0, 500, "junk1")
+        self.seen(0, 500, "junk2")
+        for number in range(4):
+            self.seen(5, 1, f"s{number}")
+        self.assertFalse(self.guard.trips(APP, 0.0))
+
+    def test_invented_apps_do_not_push_out_others(self) -> None:
+        """However many apps a tenant invents, what is known of one that several use stays."""
+        guard = Guard(most_apps=5)
+        for number in range(LEAST):
+            guard.note(APP, f"s{number % 2}", 0.0, bad=True)
+        for number in range(100):
+            guard.note(f"invented.{number}", "junk", 1.0, bad=True)
+        self.assertTrue(guard.trips(APP, 1.0))
+
     def test_it_is_over_when_it_is_over(self) -> None:
         """Five minutes after the last failure deletions go on."""
         self.seen(0, 100)

@@ -258,7 +258,10 @@ class AlertTests(SynchronousTestCase):
         self.assertEqual(self.alerts(happen), ["credential-refused"])
 
     def test_a_strangers_app_is_no_alert(self) -> None:
-        """Where others' apps work, one that never did is its tenant's invention."""
+        """Where others' apps work, one that never did is its tenant's invention.
+
+        Such a tenant costs us links as one with junk for tokens does, and is treated so.
+        """
         kit = LaneKit(limit=1_000)
         kit.start()
         kit.admit()
@@ -271,7 +274,9 @@ class AlertTests(SynchronousTestCase):
 
         self.assertEqual(self.alerts(happen), [])
         kit.admit(3)
-        self.assertEqual(kit.server.answer_all(), 3)
+        self.assertEqual(kit.server.answer_all(), 1)
+        kit.admit(3, "s2")
+        self.assertEqual(kit.server.answer_all(), 4)
 
     def test_connections_refused_for_the_credential(self) -> None:
         """A GOAWAY that names the certificate, before any push could go, is told too."""

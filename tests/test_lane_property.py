@@ -53,12 +53,14 @@ class Weather:
         self.servers = [self.kit.server]
         self.calls: list[Call] = []
         self.paused = False
+        self.patience = patience
 
     def act(self) -> None:
         """Do one thing."""
         actions = (
             *[self.call] * 4, *[self.answer] * 4, self.lose, self.goodbye, self.refuse,
-            self.adopt, self.hand_over, self.resize,
+            self.adopt, self.hand_over, self.resize, self.pause, self.token,
+            self.blame,
         )  # fmt: skip
         self.draw(st.sampled_from(actions))()
         self.kit.clock.advance(self.draw(st.sampled_from([0, 0.1, 1, 15])))
@@ -70,7 +72,16 @@ class Weather:
         ends = self.kit.lane.ledger.ends
         retries = sum(kind == "retry" for kind in self.noted)
         assert sum(ends.values()) == len(self.noted) - retries
-        assert self.kit.lane.in_flight <= self.kit.lane.waiting
+        lane, tries = self.kit.lane, self.kit.lane._tries
+        assert lane.in_flight <= lane.waiting
+        for call in self.calls:
+            assert not (call.given and call.returned), "it was sent, and is repeated"
+            assert call.waiting != call.settled.called
+        under_way = {job.server for job in tries.in_hand if job.on_probation}
+        queue = lane._stock.queue
+        assert queue._parked == under_way | set(tries._in_line), "parked, and by nobody let go"
+        assert len(tries._in_line) + tries._on_probation == len(queue._parked)
+        assert queue.held_back == sum(map(queue.held, queue._parked))
 
     def call(self) -> None:
         """Bring messages or removals, of one of some servers for one of some phones."""
@@ -114,7 +125,8 @@ class Weather:
         server = Server(self.kit.clock, max_streams=3)
         pool = Pool("apns", server.connect, MANNERS, 2, self.kit.clock, Random(7))
         self.servers.append(server)
-        self.kit.lane.adopt(self.moody, pool, APNS_PATIENCE).retire()
+        patience = self.draw(st.sampled_from([APNS_PATIENCE, self.patience]))
+        self.kit.lane.adopt(self.moody, pool, patience).retire()
 
     def hand_over(self) -> None:
         """Leave everything to itself: a process that goes on with what it has left."""
@@ -127,8 +139,24 @@ class Weather:
         lane.passed_on()
         self.check()
         assert lane.waiting == 0
+        self.paused = False
         lane.go_on()
         lane.take_over(waiting)
+
+    def pause(self) -> None:
+        """Begin a hand-over, or let it come to nothing."""
+        self.paused = not self.paused
+        (self.kit.lane.pause if self.paused else self.kit.lane.go_on)()
+
+    def token(self) -> None:
+        """Lose the access token, or get another; nobody says so."""
+        self.moody.ready = not self.moody.ready
+
+    def blame(self) -> None:
+        """Put a server on probation."""
+        server = self.draw(st.sampled_from(["s1", "s2", "s3"]))
+        for _ in range(20):
+            self.kit.lane._tries._restraint.caution.probation.judged(server, bad=True)
 
     def resize(self) -> None:
         """Reload with other limits."""
@@ -139,7 +167,24 @@ class Weather:
         """Let the sun shine until nothing waits."""
         for server in self.servers:
             server.refusing = False
-        for _ in range(300):
+        self.moody.ready = True
+        self.kit.lane.go_on()
+        self.wait(300)
+
+    def stop(self) -> None:
+        """End the process, whatever the weather."""
+        over = self.kit.lane.stop(self.draw(st.sampled_from([0.0, 5.0, 100.0])))
+        self.check()
+        for _ in range(self.draw(st.integers(0, 5))):
+            self.draw(st.sampled_from([self.answer, self.lose, self.goodbye, self.refuse]))()
+            self.kit.clock.advance(self.draw(st.sampled_from([0, 0.1, 1, 15])))
+            self.check()
+        self.wait(150)
+        assert over.called
+
+    def wait(self, seconds: int) -> None:
+        """Let so many seconds pass, with answers."""
+        for _ in range(seconds):
             self.kit.clock.advance(1.0)
             for server in self.servers:
                 server.answer_all()
@@ -156,7 +201,7 @@ class PromiseTests(SynchronousTestCase):
         weather = Weather(data.draw)
         for _ in range(data.draw(st.integers(5, 40))):
             weather.act()
-        weather.clear_up()
+        data.draw(st.sampled_from([weather.clear_up, weather.stop]))()
         lane = weather.kit.lane
         self.assertEqual(lane.waiting, 0)
         self.assertEqual(lane._stock.queue._parked, set())

@@ -53,11 +53,11 @@ class DeviceTests(SynchronousTestCase):
     """A device that gets too much."""
 
     def test_its_other_pushes_wait_too(self) -> None:
-        """Whoever sends them; other devices' pushes go as ever."""
+        """Those of the server that was told; other devices' pushes go as ever."""
         kit = RetryKit(HOT)
         kit.admit(token="0a")
         kit.server.answer_all(429)
-        call = kit.admit(3, "s2", token="0a")
+        call = kit.admit(3, token="0a")
         self.successResultOf(call.settled)
         self.assertEqual(kit.server.answer_all(), 0)
         kit.admit(2, "s2", token="0b")

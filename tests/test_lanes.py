@@ -1,7 +1,10 @@
 """What a reload does to lanes: they move to new connections, come and go; no push is lost."""
 
+import gc
 from dataclasses import replace
 from random import Random
+from typing import Any
+from weakref import ref
 
 from OpenSSL import crypto
 from twisted.internet.defer import Deferred, succeed
@@ -247,6 +250,62 @@ class ComingAndGoingTests(LanesCase):
         self.pass_seconds(3)
         self.reload(lanes, a_section(), a_section("apns:two", APP))
         self.assertIsNot(self.push(lanes), two)
+
+    def test_a_section_that_is_renamed(self) -> None:
+        """What waits goes with the new section's credential, what is in flight with the old one."""
+        lanes = self.lanes(a_section("apns:one", APP))
+        one = self.push(lanes)
+        one.pause()
+        self.push(lanes, 2)
+        self.reload(lanes, a_section("apns:two", APP))
+        two = self.push(lanes)
+        self.pass_seconds(1)
+        self.assertEqual([len(server.open[0].requests) for server in self.servers], [1, 3])
+        self.servers[0].refusing = True
+        self.servers[0].open[0].lose()  # cut off: this goes again, too
+        self.pass_seconds(5)
+        self.servers[1].answer_all()
+        self.pass_seconds(2)
+        self.assertEqual(lanes.all, [two])
+        self.assertEqual((one.ledger.ends[End.HANDED_OVER], one.ledger.waiting()), (3, 0))
+        self.assertEqual((two.ledger.taken_over, two.ledger.ends[End.DELIVERED]), (3, 4))
+
+    def test_an_app_that_changes_its_section(self) -> None:
+        """What waits for it goes along; what waits for others, or for nobody now, stays."""
+        self.down = True
+        lanes = self.lanes(a_section("apns:one", APP, "org.example.b", "org.example.c"))
+        apps = [APP, APP, "org.example.b", "org.example.c"]
+        lanes.routes.admit("s1", [a_push(app=app) for app in apps])
+        two = a_section("apns:two", APP)
+        self.reload(lanes, a_section("apns:one", "org.example.b"), two)
+        self.assertEqual([lane.waiting for lane in lanes.all], [2, 2])
+        self.assertEqual([lane.ledger.waiting() for lane in lanes.all], [2, 2])
+        self.reload(lanes, two)
+        self.assertEqual([lane.waiting for lane in lanes.all], [2, 2])
+
+    def test_fifty_reloads(self) -> None:
+        """Nothing of what was replaced stays in memory, however often that happens."""
+        lanes = self.lanes(a_section())
+        made: list[Any] = []
+        for number in range(50):
+            self.push(lanes)
+            other = a_section(f"apns:{number}", NOBODY)
+            self.reload(lanes, a_section(connections=1 + number % 2), other)
+            self.pass_seconds(2)
+            clients = [each.client for server in self.servers for each in server.connections]
+            made += [ref(each) for each in [*lanes.all, *clients] if each is not None]
+            made += [ref(each) for lane in lanes.all for each in (lane.pool, lane.provider)]
+            for server in self.servers:
+                server.answer_all()
+            self.pass_seconds(2)
+            del clients, self.servers[:-4], self.events._events[:]
+        self.servers.clear()
+        gc.collect()
+        left = {each() for each in made} - {None}
+        self.assertEqual(len([each for each in left if isinstance(each, Lane)]), 2)
+        self.assertLess(len(left), 12)
+        links = sum(lane.pool.state().ready for lane in lanes.all)
+        self.assertEqual(len(self.clock.getDelayedCalls()), links)
 
     def test_none_at_all(self) -> None:
         """Without any section left, nothing is served and nothing stays open."""

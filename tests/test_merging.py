@@ -62,6 +62,12 @@ class MergingTests(SynchronousTestCase):
         assert found is not None
         self.assertEqual((listed(found[0]), found[1]), ([3, 5], [0, 2]))
 
+    def test_those_that_do_not_fit(self) -> None:
+        """A few may; nobody has us read fifteen for each one that goes."""
+        odd = [apple("4", user_id=user) for user in (6, 7, 8)]
+        self.assertIsNotNone(merged([apple("3"), *odd[:2], apple("5")]))
+        self.assertIsNone(merged([apple("3"), *odd, apple("5")]))
+
     def test_what_is_no_removal_stays_apart(self) -> None:
         """Messages, tests, sealed content, and what only looks like a removal."""
         bodies = (

@@ -16,7 +16,7 @@ class RateTests(SynchronousTestCase):
     def spend(self, now: float) -> int:
         """Send what may go."""
         count = self.pace.allowed(now)
-        self.pace.spend(count)
+        self.pace.spend(count, "s1")
         return count
 
     def test_a_second_at_once_then_the_rate(self) -> None:
@@ -36,7 +36,7 @@ class RateTests(SynchronousTestCase):
         """429 for three devices within ten seconds: nothing as long as Google says, then half."""
         for second in range(60):
             self.pace.allowed(float(second))
-            self.pace.spend(100)
+            self.pace.spend(100, "s1")
         self.assertEqual(self.pace.throttled("s1", "a", 60.0, 60.0), 0.0)
         self.assertEqual(self.pace.throttled("s1", "b", 90.0, 61.0), 0.0)
         self.assertEqual(self.pace.throttled("s1", "b", 60.0, 62.0), 0.0)
@@ -61,6 +61,38 @@ class RateTests(SynchronousTestCase):
         for number in range(50):
             self.assertEqual(self.pace.throttled("evil", f"d{number}", 60.0, 2.0), 0.0)
 
+    def test_one_tenants_devices_all_at_once_do_not(self) -> None:
+        """Nor if all of them are refused before anybody else can be served."""
+        self.pace.allowed(0.0)
+        for server in ("s1", "s2", "s3"):
+            self.pace.spend(1, server)
+        self.pace.allowed(60.0)
+        for second in range(9):
+            for device in "abcd":
+                now = 60.0 + second
+                self.assertEqual(self.pace.throttled("evil", device, 60.0, now), 0.0)
+        self.pace.throttled("evil2", "e", 60.0, 80.0)  # nor two of them, in one moment
+        for device in "abcd":
+            self.assertEqual(self.pace.throttled("evil", device, 60.0, 80.0), 0.0)
+
+    def test_two_servers_where_nobody_is_served_are_general(self) -> None:
+        """Most of those that have tried since are refused: it is the project."""
+        for server in ("s1", "s2", "s3", "s4", "s5"):
+            self.pace.spend(1, server)
+        self.pace.throttled("s1", "a", 60.0, 1.0)
+        self.pace.throttled("s2", "b", 60.0, 1.5)
+        self.assertEqual(self.pace.throttled("s1", "c", 60.0, 2.5), 60.0)
+
+    def test_who_sent_long_ago_is_forgotten(self) -> None:
+        """Then one server is all there is."""
+        self.pace.allowed(0.0)
+        self.pace.spend(1, "s2")
+        self.pace.allowed(60.0)
+        self.pace.allowed(200.0)
+        for device in "ab":
+            self.pace.throttled("s1", device, 60.0, 200.0)
+        self.assertEqual(self.pace.throttled("s1", "c", 60.0, 200.0), 60.0)
+
     def test_while_most_pushes_go_they_do_not(self) -> None:
         """Some hot devices among many that are served are their own affair."""
         self.pace.throttled("s1", "a", 60.0, 0.0)
@@ -81,11 +113,13 @@ class RateTests(SynchronousTestCase):
         self.pace.throttled("evil", "d", 60.0, 0.0)
         for number in range(5_000):
             self.pace.succeeded(f"s{number}", 0.0)
+            self.pace.spend(0, f"s{number}")
             self.pace.throttled("evil", f"d{number}", 60.0, 0.0)
         watch = self.pace._watch
         assert watch is not None
         self.assertLessEqual(len(watch.devices), 1_000)
         self.assertLessEqual(len(watch.served), 1_000)
+        self.assertLessEqual(len(self.pace._lately), 1_000)
 
 
 class OutageTests(SynchronousTestCase):

@@ -64,29 +64,46 @@ class HotDeviceTests(SynchronousTestCase):
 
     def test_others_of_the_device_wait(self) -> None:
         """Until its time is up; then one goes, and the others wait for what becomes of it."""
-        self.assertEqual(self.hot.heated("a", 30.0, 0.0), 30.0)
-        self.assertEqual((self.hot.wait("a", 10.0), self.hot.wait("b", 10.0)), (20.0, 0.0))
-        self.assertEqual(self.hot.wait("a", 30.0), 0.0)
-        self.assertEqual(self.hot.wait("a", 30.0), PROBE_WITHIN)
-        self.hot.cooled("a")
-        self.assertEqual((self.hot.wait("a", 31.0), len(self.hot)), (0.0, 0))
+        self.assertEqual(self.hot.heated("a", "s1", 30.0, 0.0), 30.0)
+        self.assertEqual(
+            (self.hot.wait("a", "s1", 10.0), self.hot.wait("b", "s1", 10.0)), (20.0, 0.0)
+        )
+        self.assertEqual(self.hot.wait("a", "s1", 30.0), 0.0)
+        self.assertEqual(self.hot.wait("a", "s1", 30.0), PROBE_WITHIN)
+        self.hot.cooled("a", "s1")
+        self.assertEqual((self.hot.wait("a", "s1", 31.0), len(self.hot)), (0.0, 0))
 
     def test_longer_each_time(self) -> None:
         """But not for pushes that were under way together; ten minutes at most."""
-        self.hot.heated("a", 30.0, 0.0)
-        self.assertEqual(self.hot.heated("a", 30.0, 0.1), 30.0)
+        self.hot.heated("a", "s1", 30.0, 0.0)
+        self.assertEqual(self.hot.heated("a", "s1", 30.0, 0.1), 30.0)
         now, waits = 0.0, []
         for _ in range(7):
-            now += self.hot.wait("a", now) + PROBE_WITHIN
-            self.hot.wait("a", now - PROBE_WITHIN)
-            waits.append(self.hot.heated("a", 30.0, now))
+            now += self.hot.wait("a", "s1", now) + PROBE_WITHIN
+            self.hot.wait("a", "s1", now - PROBE_WITHIN)
+            waits.append(self.hot.heated("a", "s1", 30.0, now))
         self.assertEqual(waits, [60.0, 120.0, 240.0, 480.0, 600.0, 600.0, 600.0])
 
+    def test_servers_are_told_apart(self) -> None:
+        """One that floods a phone does not hold up what others send there."""
+        self.hot.heated("a", "flood", 30.0, 0.0)
+        self.assertEqual((self.hot.wait("a", "flood", 1.0), self.hot.wait("a", "s1", 1.0)), (29, 0))
+        self.hot.cooled("a", "s1")
+        self.assertEqual(self.hot.wait("a", "flood", 1.0), 29.0)
+        self.hot.heated("a", "s1", 30.0, 10.0)
+        self.hot.cooled("a", "flood")
+        self.assertEqual(
+            (self.hot.wait("a", "flood", 11.0), self.hot.wait("a", "s1", 11.0)), (0, 29)
+        )
+
     def test_bounded(self) -> None:
-        """However many there are."""
+        """However many devices there are, or servers that flood one."""
         for number in range(100):
-            self.hot.heated(f"t{number}", 30.0, 0.0)
+            self.hot.heated(f"t{number}", "s1", 30.0, 0.0)
+            self.hot.heated("a", f"s{number}", 30.0, 0.0)
         self.assertEqual(len(self.hot), 10)
+        self.assertEqual(len(self.hot._known["a"]), 8)
+        self.assertEqual(self.hot.wait("a", "another", 0.0), 30.0)
 
 
 class SeldomTests(SynchronousTestCase):
