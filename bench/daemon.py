@@ -1,160 +1,162 @@
 """How many calls and pushes the whole daemon carries, per second of its own CPU time.
 
-    python -m bench.daemon [--seconds 15] [--devices 1] [--callers 32]
+    python -m bench.daemon [--store postgresql] [--processes 2] [--log-level verbose] ...
+    python -m bench.daemon --store postgresql --against '--processes 2'
 
-`twistd bouncerd` with SQLite on CPU 0; HAProxy in Apple's place and wrk as the Zulip servers on
-CPU 1. Each call is a real `push/notify` for a user with so many iPhones, answered after APNs
-answered. Loopback only.
+The processes of bouncerd share CPU 0; HAProxy in Apple's place, wrk as the Zulip servers and
+PostgreSQL share CPU 1. Each call is a real `push/notify` for a user with so many iPhones, answered
+after APNs answered. `--against` names the options of a second variant, which takes turns with the
+first, as do `--starts` new pairs of processes. CPU is user and system time of bouncerd's
+processes, all together. Loopback only.
 """
 
 import argparse
-import base64
-import hashlib
 import os
 import re
 import shutil
+import signal
+import statistics
 import subprocess
-import sys
 import tempfile
 import time
-import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from bench.apns_by_haproxy import haproxy
-from bouncerd.fakes.credentials import KEY_ID, TEAM_ID
-from bouncerd.model import Identity, Kind
-from bouncerd.store.sqlite import SQLiteStore
-
-ORG_ID, ORG_KEY = "5c1f8a52-3d0e-4b7e-9a51-0f2f6d1c7a10", "k" * 64
-USERS = 5_000
-PORT, ADMIN = 19090, 19091
-
-SCRIPT = """
-local n = 0
-wrk.method = "POST"
-wrk.headers["Authorization"] = "Basic {auth}"
-wrk.headers["Content-Type"] = "application/json"
-function request()
-  n = (n + 7919) % {users}
-  local body = string.format('{body}', n, n)
-  return wrk.format(nil, "/api/v1/remotes/push/notify", nil, body)
-end
-"""
-BODY = (
-    '{"user_id": %d, "user_uuid": null, "realm_uuid": null, "gcm_payload": {}, "gcm_options":'
-    ' {"priority": "high"}, "android_devices": [], "apple_devices": [], "apns_payload": {"alert":'
-    ' {"title": "Iago", "subtitle": "", "body": "Wherefore art thou? Deny thy father and refuse'
-    ' thy name; or, if thou wilt not, be but sworn"}, "sound": "default", "badge": 0, "custom":'
-    ' {"zulip": {"server": "chat.example.org", "realm_id": 2, "realm_uri":'
-    ' "https://chat.example.org", "realm_url": "https://chat.example.org", "realm_name":'
-    ' "Example", "user_id": %d, "sender_id": 4, "sender_email": "iago@example.org", "time":'
-    ' 1795338928, "recipient_type": "private", "message_ids": [101]}}}}'
-)
-INI = """[bouncerd]
-listen = tcp:{port}:interface=127.0.0.1
-admin_listen = tcp:{admin}:interface=127.0.0.1
-store = sqlite:{directory}/bouncerd.db
-[limits]
-requests_per_minute = 1000000000
-[registration]
-check_email_domain = no
-[entitlement]
-free_users = unlimited
-[apns]
-topics = org.example.app
-key_file = {key}
-key_id = {key_id}
-team_id = {team_id}
-url = https://localhost:{apns}
-ca_file = {ca}
-"""
+from bench.variants import Variant, Variants, Workshop, options
 
 
-def populate(path: Path, devices: int) -> None:
-    """Write a server and its users' phones."""
-    from bouncerd.basicauth import digest  # noqa: PLC0415
+@dataclass(frozen=True)
+class Figures:
+    """What one stretch of load came to."""
 
-    store = SQLiteStore(path, None, time.time)
-    store.add_server(ORG_ID, "chat.example.org", "a@example.org", digest(ORG_KEY), time.time())
-    for user in range(USERS):
-        for number in range(devices):
-            token = hashlib.sha256(f"{user}-{number}".encode()).hexdigest()
-            identity = Identity(user, None)
-            store.register(1, identity, Kind.APNS, token, "org.example.app", time.time())
-    store.close()
+    calls: int
+    failed: int
+    pushes: float
+    cpu: tuple[float, ...]  # seconds, of each process
+    p99: str
+
+    @property
+    def us(self) -> float:
+        """Microseconds of CPU a call."""
+        return 1e6 * sum(self.cpu) / self.calls
 
 
-def cpu(pid: int) -> float:
-    """Return the user and system seconds of a process."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+def load(variant: Variant, seconds: int) -> Figures:
+    """Have wrk call for so long."""
+    command = ["wrk", "-t1", f"-c{variant.asked.callers}", "--latency", f"-d{seconds}s"]
+    before, pushed = variant.cpu(), variant.delivered()
+    done = subprocess.run(
+        [*command, "-s", str(variant.script), variant.url],
+        capture_output=True, text=True, check=True, timeout=seconds + 30,
+    )  # fmt: skip
+    cpu = tuple(after - earlier for after, earlier in zip(variant.cpu(), before, strict=True))
+    said = done.stdout
+    found = re.search(r"(\d+) requests in", said)
+    failed = re.search(r"Non-2xx or 3xx responses: (\d+)", said)
+    p99 = re.search(r"^ +99% +([\d.]+\S+)$", said, re.MULTILINE)
+    time.sleep(0.3)  # pushes whose callers were gone when the time was up
+    return Figures(
+        int(found[1]) if found else 0,
+        int(failed[1]) if failed else 0,
+        variant.delivered() - pushed,
+        cpu,
+        p99[1] if p99 else "?",
+    )
+
+
+def tell(variant: Variant, figures: list[Figures]) -> None:
+    """Print a variant's medians."""
+    each = sorted(figure.us for figure in figures)
+    us = statistics.median(each)
+    calls, cpu = sum(f.calls for f in figures), sum(sum(f.cpu) for f in figures)
+    pushes = sum(f.pushes for f in figures)
+    shares = [sum(f.cpu[n] for f in figures) / cpu for n in range(len(variant.children))]
+    print(
+        f"{variant.name}: {us:.1f} us a call (median of {len(each)}, {each[0]:.1f} to"
+        f" {each[-1]:.1f}): {1e6 / us:,.0f} calls and {pushes / cpu:,.0f} pushes per CPU-second;"
+        f" {calls} calls, {sum(f.failed for f in figures)} failed, p99 {figures[-1].p99} at"
+        f" saturation; shares {' '.join(f'{share:.0%}' for share in shares)}"
+    )
+
+
+def compare(first: list[Figures], second: list[Figures]) -> None:
+    """Print what the second takes more than the first, pair by pair."""
+    ratios = sorted(b.us / a.us - 1 for a, b in zip(first, second, strict=True))
+    spread = f"{ratios[0]:+.1%} to {ratios[-1]:+.1%}"
+    best = min(b.us for b in second) / min(a.us for a in first) - 1
+    print(
+        f"the second against the first: {statistics.median(ratios):+.1%} CPU a call ({spread}),"
+        f" by the best of each {best:+.1%}"
+    )
+
+
+def measure(variants: list[Variant], rounds: int, seconds: int) -> list[list[Figures]]:
+    """Load all in turns, each round in the other order."""
+    figures: list[list[Figures]] = [[] for _ in variants]
+    turns = list(enumerate(variants))
+    for _, variant in turns:
+        load(variant, 2)
+    for number in range(rounds):
+        for which, variant in turns[:: -1 if number % 2 else 1]:
+            figures[which].append(load(variant, seconds))
+    return figures
+
+
+@contextmanager
+def profiled(variant: Variant, lines: int) -> Iterator[None]:
+    """Profile its first process meanwhile, and print what takes most."""
+    import pstats  # noqa: PLC0415
+
+    child = variant.children[0]
+    child.send_signal(signal.SIGUSR1)
+    yield
+    child.send_signal(signal.SIGUSR2)
+    time.sleep(2)
+    found = pstats.Stats(str(variant.profile)).strip_dirs()
+    found.sort_stats("tottime").print_stats(lines)
+    found.sort_stats("cumulative").print_stats(lines)
 
 
 def main() -> None:
     """Measure."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=int, default=15)
-    parser.add_argument("--devices", type=int, default=1)
-    parser.add_argument("--callers", type=int, default=32)
+    parser = options(argparse.ArgumentParser(description=__doc__))
+    parser.add_argument("--seconds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--starts", type=int, default=1)
+    parser.add_argument("--against", help="options that the second variant has otherwise")
+    parser.add_argument("--profile", type=int, default=0, metavar="LINES", help="of cProfile's")
+    parser.add_argument("--dsn", default="", help="a PostgreSQL server to use; the wheel's if none")
     asked = parser.parse_args()
-    wrk = shutil.which("wrk")
-    if wrk is None:
-        raise SystemExit("wrk is not installed (apt-get install wrk)")
-    with tempfile.TemporaryDirectory() as name, haproxy(Path(name), 1) as running:
-        directory = Path(name)
-        populate(directory / "bouncerd.db", asked.devices)
-        config, script = directory / "bouncer.ini", directory / "load.lua"
-        config.write_text(
-            INI.format(
-                port=PORT, admin=ADMIN, directory=directory, apns=running.port,
-                key=running.credentials.apns_key_file, key_id=KEY_ID, team_id=TEAM_ID,
-                ca=running.credentials.ca_file,
-            )
-        )  # fmt: skip
-        auth = base64.b64encode(f"{ORG_ID}:{ORG_KEY}".encode()).decode()
-        script.write_text(SCRIPT.format(auth=auth, users=USERS, body=BODY))
-        twistd = str(Path(sys.executable).with_name("twistd"))
-        command = ["taskset", "-c", "0", twistd, "-n", "--pidfile=", "bouncerd", "-c", str(config)]
-        with (directory / "log").open("w") as log:
-            daemon = subprocess.Popen(command, stderr=log)
-        try:
-            time.sleep(4)
-            load = ["taskset", "-c", "1", wrk, "-t1", f"-c{asked.callers}", "--latency"]
-            url = f"http://127.0.0.1:{PORT}"
-            subprocess.run([*load, "-d2s", "-s", str(script), url], capture_output=True, check=True)
-            before, pushed = cpu(daemon.pid), delivered()
-            done = subprocess.run(
-                [*load, f"-d{asked.seconds}s", "-s", str(script), url],
-                capture_output=True, text=True, check=True,
-            )  # fmt: skip
-            used = cpu(daemon.pid) - before
-            time.sleep(0.5)
-            pushes = delivered() - pushed
-            calls = int(re.search(r"(\d+) requests in", done.stdout)[1])  # type: ignore[index]
-            p99 = re.search(r"99%\s+(\S+)", done.stdout)
-            print(
-                f"{calls} calls, {pushes:.0f} pushes delivered in {used:.1f} CPU-seconds:"
-                f" {calls / used:,.0f} calls and {pushes / used:,.0f} pushes per CPU-second,"
-                f" {1e6 * used / calls:.0f} us a call; p99 {p99[1] if p99 else '?'} at saturation"
-            )
-            if "Non-2xx" in done.stdout:
-                print(done.stdout)
-        finally:
-            daemon.terminate()
-            daemon.wait()
-            troubles = [
-                line for line in (directory / "log").read_text().splitlines() if "error" in line
-            ]
-            print("\n".join(troubles[:3]))
-
-
-def delivered() -> float:
-    """Read how many pushes were delivered so far."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{ADMIN}/metrics") as page:
-        for line in page.read().decode().splitlines():
-            if line.startswith('bouncerd_pushes_ended_total{end="delivered",provider="apns"}'):
-                return float(line.rpartition(" ")[2])
-    raise SystemExit("no metrics")
+    for program in ("wrk", "haproxy"):
+        if shutil.which(program) is None:
+            raise SystemExit(f"{program} is not installed (apt-get install {program})")
+    os.sched_setaffinity(0, {1})  # and all children but bouncerd
+    wanted = Variants(asked, asked.against)
+    figures: list[list[Figures]] = [[] for _ in wanted.all]
+    print(f"load of this machine before: {os.getloadavg()[0]:.1f}")
+    with ExitStack() as held:
+        directory = Path(held.enter_context(tempfile.TemporaryDirectory()))
+        shop = Workshop(directory, held.enter_context(haproxy(directory, 1)), asked.dsn)
+        held.callback(shop.close)
+        for _ in range(asked.starts):
+            with ExitStack() as running:
+                made = [running.enter_context(shop.started(each)) for each in wanted.all]
+                if asked.profile:
+                    load(made[0], 2)
+                    with profiled(made[0], asked.profile):
+                        load(made[0], asked.seconds)
+                    continue
+                for which, found in enumerate(measure(made, asked.rounds, asked.seconds)):
+                    figures[which] += found
+    if not asked.profile:
+        for variant, found in zip(made, figures, strict=True):
+            tell(variant, found)
+        if len(figures) == 2:
+            compare(*figures)
+    print(f"and after: {os.getloadavg()[0]:.1f}")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessDone, ProcessExitedAlready
 from twisted.internet.interfaces import IDelayedCall, IProcessTransport, IReactorTime
 from twisted.internet.protocol import ProcessProtocol
@@ -64,6 +65,8 @@ class Alerts:
         self._started_at: deque[float] = deque(maxlen=AN_HOUR)
         self._running: _Run | None = None
         self._told_failure = False
+        self._finished: Deferred[None] | None = None
+        self._late: IDelayedCall | None = None
 
     def __call__(self, event: LogEvent) -> None:
         """Take an event; most are none of ours."""
@@ -71,6 +74,13 @@ class Alerts:
             alert = read_alert(event)
             if alert is not None:
                 self._raised(alert)
+
+    def finished(self, within: float) -> Deferred[None]:
+        """Fire once no command runs or waits, or after so many seconds. For the end, once."""
+        finished = self._finished = Deferred()
+        self._late = self._clock.callLater(within, self._finish)
+        self._next()
+        return finished
 
     def _raised(self, alert: Alert) -> None:
         if not alert.kind.endswith(_CLEARED):
@@ -85,7 +95,10 @@ class Alerts:
         self._clock.callLater(0, self._next)
 
     def _next(self) -> None:
-        if self._running is not None or not self._waiting:
+        if self._running is not None:
+            return
+        if not self._waiting:
+            self._finish()
             return
         alert, now = self._waiting.popleft(), self._clock.seconds()
         if len(self._started_at) == AN_HOUR and now < self._started_at[0] + _HOUR:
@@ -100,6 +113,14 @@ class Alerts:
             self._ended(type(error).__name__)
             return
         run.watch(process, self._clock.callLater(WITHIN, run.kill))
+
+    def _finish(self) -> None:
+        finished, self._finished = self._finished, None
+        if finished is not None:
+            assert self._late is not None
+            if self._late.active():
+                self._late.cancel()
+            finished.callback(None)
 
     def _ended(self, problem: str) -> None:
         self._running = None

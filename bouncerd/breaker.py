@@ -37,9 +37,10 @@ class Breakers:
         self._succeeded = 0  # how many of them ever did
         self.open: set[str] = set()  # those that are asked about now and then only
 
-    def succeeded(self, app: str, server: str) -> None:
-        """Close it: a server's push was judged on its merits."""
+    def succeeded(self, app: str, server: str) -> bool:
+        """Close it: a server's push was judged on its merits. Return whether it was open."""
         known = self._apps.get(app) or self._app(app)
+        was_open = known.probe_at > 0.0
         if known.refusals:
             known.refusals, known.probe_at = 0, 0.0
             known.refused.clear()
@@ -47,6 +48,7 @@ class Breakers:
         if len(known.served) < SEVERAL and server not in known.served:
             self._succeeded += not known.served
             known.served.add(server)
+        return was_open
 
     def refused(self, app: str, server: str, now: float) -> None:
         """Count a refusal of the credential or the app."""

@@ -24,15 +24,19 @@ class Caution:
         self.open_apps = self._breakers.open  # `wait` is about these
         self._alerts = Seldom()
 
-    def judged(self, push: Push, outcome: Delivered | Gone | Refused) -> None:
-        """Learn from a push that its provider has judged on its merits."""
+    def judged(self, push: Push, outcome: Delivered | Gone | Refused) -> bool:
+        """Learn from a push that its provider has judged on its merits.
+
+        Return whether its app is refused no longer.
+        """
         app = push.device.app_id or ""
         suspect = isinstance(outcome, Gone) and outcome.reason in SUSPECT
         self._guard.note(app, push.server, self._clock.seconds(), bad=suspect)
         if suspect or self.probation.watches:
             self.probation.judged(push.server, bad=suspect)
         if not suspect and not isinstance(outcome, Refused):  # that was not the app's success
-            self._breakers.succeeded(app, push.server)
+            return self._breakers.succeeded(app, push.server)
+        return False
 
     def keeps(self, push: Push, gone: Gone) -> bool:
         """Say whether a token that was called dead is kept: too many are, all at once."""

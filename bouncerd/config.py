@@ -125,6 +125,9 @@ def _known(texts: Sections) -> list[str]:
 def _unknown(name: str, values: Mapping[str, str]) -> list[str]:
     base = _base(name)
     if base not in DEFAULTS:
+        if (kind := name.partition(":")[0]) in _REPEATABLE:
+            accepted = f"[{kind}], or [{kind}:NAME] of up to 40 letters, digits, dots, _ and -"
+            return [f"[{plain(name)}]: unknown section; accepted: {accepted}"]
         known = [*DEFAULTS, *(f"{each}:NAME" for each in _REPEATABLE)]
         return [f"[{plain(name)}]: unknown section; {nearest(name, known)}"]
     return [

@@ -228,7 +228,7 @@ LEGACY_KEY = (
 
 def _what_account(fields: dict[str, object]) -> str:
     if "project_info" in fields:
-        return "is google-services.json, which belongs into the app, not a service account file"
+        return "is google-services.json, which belongs in the app, not a service account file"
     if "installed" in fields or "web" in fields:
         return "is an OAuth client file, not a service account file"
     if "type" in fields:

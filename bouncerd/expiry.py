@@ -70,7 +70,9 @@ class Expiry(Ticker):
             days = (each.ends_at - now) / _DAY
             stretch = min((ahead for ahead in DAYS if days <= ahead), default=None)
             told = self._told.get(each)
-            if stretch is not None and (told is None or stretch < told[0]):
+            if stretch is None:
+                self._told.pop(each, None)  # the clock was wrong
+            elif told is None or stretch != told[0]:
                 self._told[each] = stretch, self._clock.seconds()
                 _tell(each, days)
 

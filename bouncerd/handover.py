@@ -68,8 +68,10 @@ class HandOver:
 
 
 def encode(waiting: Sequence[Waiting], now: float) -> bytes:
-    """Spell pushes; `now` is unix time."""
+    """Spell pushes; `now` is unix time. Raises ValueError for more than could be read again."""
     body = b"".join(_records(waiting))
+    if _HEADER.size + _CRC.size + len(body) > MOST:
+        raise ValueError("too much to be handed over")
     digest = blake2b(body, digest_size=32).digest()
     header = _HEADER.pack(MAGIC, VERSION, 0, len(waiting), len(body), now, digest)
     return header + _CRC.pack(zlib.crc32(header)) + body
@@ -115,6 +117,8 @@ def _records(waiting: Sequence[Waiting]) -> Iterator[bytes]:
 
 def _record(kind: bytes, head: object, body: bytes = b"") -> bytes:
     text = json.dumps(head, allow_nan=False, separators=(",", ":")).encode()
+    if len(text) > MOST_HEAD or len(body) > MOST_BODY:
+        raise ValueError("too long a record")
     return _RECORD.pack(kind, len(text), len(body)) + text + body
 
 

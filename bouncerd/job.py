@@ -24,7 +24,7 @@ class Job:
 
     __slots__ = (
         "alone", "call", "cost", "cut_off", "deadline", "lane", "link", "mates", "on_probation",
-        "open", "push", "refusals", "retries", "sent_at", "server", "since", "urgent",
+        "open", "push", "refusals", "refused", "retries", "sent_at", "server", "since", "urgent",
     )  # fmt: skip
 
     def __init__(self, lane: Attempts, push: Push, call: Call, deadline: float) -> None:
@@ -41,6 +41,7 @@ class Job:
         self.retries = self.refusals = self.cut_off = 0
         self.open = True  # the caller still waits for it
         self.mates: Sequence[Job] = ()  # those that go in its request, merged
+        self.refused = False  # if it rests: because its app or our credential is refused
         self.alone = False  # never merged: it was refused when it was
         self.on_probation = False  # it is the one in flight of a server with mostly bad tokens
 

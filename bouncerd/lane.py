@@ -32,6 +32,9 @@ log = Logger()
 
 #: A rest shorter than this (seconds) is still the first attempt: the caller waits for it.
 WORTH_WAITING = 1.0
+#: Seconds after which pushes are tried that have waited for the operator, when he has acted: not
+#: sooner than Google wants any repetition (fcm.md 4.3), and not all at once.
+HURRY_AFTER, HURRY_WITHIN = 10.0, 15.0
 
 Forget = Callable[[Push, Gone, float], "Deferred[None]"]
 #: Hears of each end (`End.value`) and each "retry", with its reason. Cheap, and never raises.
@@ -64,6 +67,7 @@ class Lane:
         self._note = note
         self._stock = Stock(clock, self._requeue, limit)
         self._tries = Tries(provider, pool, self._stock.queue, clock, now, random, patience, self)
+        self._random = random
         self._alerts = Seldom()
         self._could_send = True
         self._pumping = False
@@ -149,6 +153,7 @@ class Lane:
         """
         before = self._tries.adopt(provider, pool, patience)
         pool.start(self)
+        self.hurry()
         self.pump()
         self._look_after()
         return before
@@ -288,6 +293,14 @@ class Lane:
                 job.settle()
         else:
             self._requeue(job)
+
+    def hurry(self, app: str | None = None) -> None:
+        """Try soon what was refused with its app, which works again; None: with any."""
+
+        def wanted(job: Job) -> bool:
+            return job.refused and app in (None, job.push.device.app_id or "")
+
+        self._stock.resting.hurry(wanted, HURRY_AFTER, HURRY_WITHIN, self._random)
 
     # --- within
 

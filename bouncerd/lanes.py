@@ -6,7 +6,7 @@ credential that the provider does not take costs nothing while the old one is go
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from random import SystemRandom
 from typing import Any, TypeAlias
@@ -17,6 +17,7 @@ from twisted.logger import Logger
 from bouncerd.config import Config, ConfigError
 from bouncerd.lane import Forget, Lane, Note
 from bouncerd.oauth import AccessToken
+from bouncerd.passing import Waiting
 from bouncerd.providers import Outfit, Section, outfit
 from bouncerd.redaction import class_name
 from bouncerd.routes import Routes
@@ -135,6 +136,9 @@ class Lanes:
         for lane in self.all:
             lane.resize(limit=config.limits.queue, keep_for=config.bouncerd.keep_for)
         self.routes.remap(*self._mapped(config))
+        if change.made or change.gone:
+            for lane in self.all:
+                self._reroute(lane)
         self._look_after_leaving()
 
     # --- within
@@ -204,12 +208,33 @@ class Lanes:
             fcm.update(dict.fromkeys(_or_any(each.servers), lanes[each.name]))
         return apns, fcm
 
+    def _reroute(self, lane: Lane) -> None:
+        """Let what waits in a lane go where it would go now; what no section serves stays.
+
+        Its own credential may never have been good for it: perhaps that is why it waits.
+        """
+        lane.pause()
+        places = self._placed(lane.to_pass_on(), lane)
+        if places.keys() - {lane}:
+            lane.passed_on()
+            for place, waiting in places.items():
+                place.take_over(waiting)
+        lane.go_on()
+
+    def _placed(self, waiting: Iterable[Waiting], lane: Lane) -> Mapping[Lane, Sequence[Waiting]]:
+        """Tell apart what goes to which lane; to `lane` if no section says."""
+        places: dict[Lane, list[Waiting]] = {}
+        for each in waiting:
+            places.setdefault(self.routes.lane(each.push) or lane, []).append(each)
+        return places
+
     def _look_after_leaving(self) -> None:
         """Let lanes end, once they have worked off what they took while they had a section."""
         if self._leaving_call is not None and self._leaving_call.active():
             self._leaving_call.cancel()
         for name in sorted(self._leaving):
             lane = self._lane(name)
+            self._reroute(lane)  # also what was in flight at the reload, and is to go again
             if not lane.waiting:
                 self._leaving.discard(name)
                 self.all.remove(lane)

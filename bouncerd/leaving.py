@@ -56,6 +56,10 @@ class Leaving:
             await self._work_off()
         await self._until(lambda: not self._site.busy, LAST_ANSWERS_WITHIN)
         self._site.cut_short()
+        await self.last_words()
+
+    async def last_words(self) -> None:
+        """Let the answers go out that are written, and the connections end."""
         await self._until(lambda: not self._site.channels, LAST_ANSWERS_WITHIN)
 
     async def _hand_over(self) -> bool:

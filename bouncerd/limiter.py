@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Protocol
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
@@ -134,7 +134,8 @@ class SharedLimiter:
                 account.asked = False
             self._ask()
 
-        self._store.lease(asks, MINUTE).addCallbacks(granted, failed).addBoth(go_on)
+        asking = maybeDeferred(self._store.lease, asks, MINUTE)
+        asking.addCallbacks(granted, failed).addBoth(go_on)
 
     def _spelled(self, key: str, account: _Account) -> Ask:
         """Ask for what waits; and, if what was granted before did not last, for twice as much."""

@@ -29,6 +29,7 @@ STATUS_EVERY = 5.0
 BARRIER_WITHIN = 5.0
 _AGAIN_IN = 0.02
 _MOST_UNSENT = 100
+_DEAF, _NO_DESCRIPTORS = "NOTIFY_SOCKET takes nothing", "no descriptors are left"
 _OURS = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "FDSTORE")
 
 
@@ -134,7 +135,11 @@ class Notifier:
         """
         if self._socket is None:
             return succeed(False)
-        ours, theirs = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            ours, theirs = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError:
+            self._failed(_NO_DESCRIPTORS)
+            return succeed(self._nothing_missing(False))
         end = _OtherEnd(self._reactor, ours)
         self._send("BARRIER=1", descriptors=[theirs])
         os.close(theirs)
@@ -171,9 +176,13 @@ class Notifier:
         if self._socket is None:
             return
         if len(self._unsent) >= _MOST_UNSENT:
-            self._failed()
+            self._failed(_DEAF)
             return
-        ours = tuple(os.dup(each) for each in descriptors)
+        try:
+            ours = tuple(os.dup(each) for each in descriptors)
+        except OSError:
+            self._failed(_NO_DESCRIPTORS)
+            return
         self._unsent.append(_Datagram("\n".join(lines).encode(), ours))
         if self._send_call is None:
             self._send_all()
@@ -191,18 +200,18 @@ class Notifier:
                 self._send_call = self._reactor.callLater(_AGAIN_IN, self._send_all)
                 return
             except OSError:
-                self._failed()
+                self._failed(_DEAF)
             _close_all(self._unsent.popleft().descriptors)
 
     def _nothing_missing(self, closed: bool) -> bool:
         missing, self._missing = self._missing, False
         return closed and not missing
 
-    def _failed(self) -> None:
+    def _failed(self, why: str) -> None:
         self._missing = True
         if not self._warned:
             self._warned = True
-            log.warn("The supervisor cannot be told how we are: NOTIFY_SOCKET takes nothing")
+            log.warn("The supervisor cannot be told how we are: {why}", why=why)
 
 
 class _OtherEnd(FileDescriptor):

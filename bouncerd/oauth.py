@@ -24,6 +24,7 @@ from twisted.web.http import PotentialDataLoss
 from twisted.web.iweb import IAgent, IResponse
 
 from bouncerd.answers import json_object, number
+from bouncerd.seldom import Seldom
 from bouncerd.words import NotConnected
 
 GRANT_TYPE = "urn:ietf:params:oauth:grant-type:jwt-bearer"
@@ -128,6 +129,7 @@ class AccessToken:
         self._token: str | None = None
         self._asked_at = 0.0
         self._failures = 0
+        self._alerts = Seldom()
         self._running = False
         self._exchange: Deferred[Grant] | None = None
         self._next: IDelayedCall | None = None
@@ -226,12 +228,15 @@ class AccessToken:
         if state.name == "ok":
             log.info("{account}: Google gives access tokens again", account=self._name)
             return
+        refused = state.name == "refused"
+        alerts = refused and self._alerts.due(self._name, self._clock.seconds())
         log.emit(
-            LogLevel.error if state.name == "refused" else LogLevel.warn,
+            LogLevel.error if refused else LogLevel.warn,
             "{account}: no new access token from Google: {reason}{rest}",
             account=self._name,
             reason=state.reason,
             rest="" if self._token is None else " (the old one is still good)",
+            **({"alert": "credential-refused"} if alerts else {}),
         )
 
     # --- a token's end

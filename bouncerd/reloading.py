@@ -83,11 +83,12 @@ class Reloader:
 
     def _read_and_apply(self) -> None:
         config, old = self._read(), self._config
-        change = self._lanes.prepare(config)
+        in_force = _running(config, old)
+        change = self._lanes.prepare(in_force)
         for applier in self._appliers:
-            applier(config)
+            applier(in_force)
         self._lanes.apply(change)
-        self._config = _running(config, old)
+        self._config = in_force
         _tell(config, old)
 
 
@@ -101,6 +102,16 @@ def on_hangup(reactor: Any, ask: Callable[[], None]) -> None:
         reactor.callFromThread(reactor.stop if lost else ask)
 
     signal.signal(signal.SIGHUP, hung_up)
+
+
+def heed_no_more() -> None:
+    """Let signals that ask for a stop, or a reload, do nothing from now on: the process stops."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, _ignored)
+
+
+def _ignored(_number: int, _frame: object) -> None:
+    """Go on. (SIG_IGN would be passed on to children.)"""
 
 
 def _refused(problems: Sequence[str]) -> None:

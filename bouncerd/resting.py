@@ -5,6 +5,7 @@ made: else one tenant's hopeless pushes would drive out everybody's fresh ones.
 """
 
 from collections.abc import Callable, Iterator
+from random import Random
 from typing import Generic, TypeVar
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -45,6 +46,16 @@ class Resting(Generic[Q]):
         call = self._clock.callLater(seconds, self._woken, item)
         self._calls.setdefault(item.server, {})[item] = call
         self._size += 1
+
+    def hurry(
+        self, wanted: Callable[[Q], bool], after: float, within: float, random: Random
+    ) -> None:
+        """Wake those that are wanted between so many seconds and so many, not all at once."""
+        latest = self._clock.seconds() + within
+        for calls in self._calls.values():
+            for item, call in calls.items():
+                if call.getTime() > latest and wanted(item):
+                    call.reset(after + (within - after) * random.random())
 
     def take(self, server: str) -> Q:
         """Remove and return the item of a server that has rested longest."""

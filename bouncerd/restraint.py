@@ -73,21 +73,29 @@ class Restraint:
             return 0.0
         return self._hot.wait(push.device.token, push.server, self._clock.seconds())
 
+    def refuses(self, push: Push) -> bool:
+        """Whether a push has to wait because its app is refused."""
+        return (push.device.app_id or "") in self.caution.open_apps
+
     def sent(self, push: Push) -> None:
         """Count a push that a link has got; only where it is `paced`."""
         self._pace.spend(1, push.server)
 
     # --- what is learnt
 
-    def judged(self, push: Push, outcome: Delivered | Gone | Refused) -> None:
-        """Take note of an answer on the merits of a push: the provider is there, and has room."""
-        self.caution.judged(push, outcome)
+    def judged(self, push: Push, outcome: Delivered | Gone | Refused) -> bool:
+        """Take note of an answer on the merits of a push: the provider is there, and has room.
+
+        Return whether its app is refused no longer.
+        """
+        closed = self.caution.judged(push, outcome)
         if self._pace.troubled:
             self._pace.succeeded(push.server, self._clock.seconds())
         if self._hot:
             self._hot.cooled(push.device.token, push.server)
         if self._vexed:
             self._vexed.clear()
+        return closed
 
     def out(self) -> None:
         """Take note that the provider cannot be reached."""

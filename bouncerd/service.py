@@ -4,7 +4,7 @@
 drain, the lanes before the links, and the store last. That order is why this class exists.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -16,6 +16,7 @@ from twisted.internet.interfaces import (
     IProtocolFactory,
     IReactorTime,
 )
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -34,6 +35,9 @@ log = Logger()
 
 #: Seconds that the supervisor is asked to wait for the rest of a start or a stop, every second.
 MORE_TIME = 20.0
+
+#: Seconds for an alert_command that runs or waits at the end, such as of what the stop has lost.
+ALERTS_WITHIN = 5.0
 
 
 class CannotStart(Exception):
@@ -126,8 +130,8 @@ class Bouncerd(Service):
             log.info("Serving on {endpoint}", endpoint=endpoint)
         for endpoint in self._admin_endpoints:
             log.info("Health and metrics on {endpoint}", endpoint=endpoint)
-        beginning = self._succession.begin(running.parts.routes)
-        running.succeeding = Deferred.fromCoroutine(beginning).addErrback(_note_fault)
+        succeeding = Deferred.fromCoroutine(self._succeed(running.parts.routes))
+        running.succeeding = succeeding.addErrback(_note_fault)
         running.parts.store.open().addCallbacks(self._opened, self._not_opened, (running,))
         self._tell()
 
@@ -150,6 +154,11 @@ class Bouncerd(Service):
         for lane in parts.lanes:
             lane.pool.start(lane)
 
+    async def _succeed(self, routes: Routes) -> None:
+        """Take up what was left; not before the reactor runs: until then a SIGTERM just kills."""
+        await deferLater(self._clock, 0)
+        await self._succession.begin(routes)
+
     def _reloaded(self) -> None:
         """Say that a reload is over; not that a start is, which may still go on."""
         if not self._state:
@@ -158,8 +167,8 @@ class Bouncerd(Service):
     def _opened(self, _: object, running: _Running) -> None:
         if self._running is running:
             self._state = ""
-            self._notifier.ready()
             self._notifier.status(self._status(running.parts))
+            self._notifier.ready()
 
     def _not_opened(self, failure: Failure) -> None:
         if self._running is None:
@@ -198,13 +207,16 @@ class Bouncerd(Service):
         await _all([_closed(port) for port in running.ports])
         await running.succeeding  # what was just read belongs to a lane, or is still kept
         lanes = list(parts.lanes)
-        await Leaving(lanes, parts.routes, parts.site, self._succession, self._clock).go()
+        leaving = Leaving(lanes, parts.routes, parts.site, self._succession, self._clock)
+        await _whatever_happens(leaving.go())
         await _all([lane.pool.stop() for lane in lanes])
         for token in parts.tokens:
             token.stop()
-        await parts.counting.stop()
-        await parts.store.close()
+        await _whatever_happens(parts.counting.stop())
+        await _whatever_happens(parts.store.close())
+        await _whatever_happens(leaving.last_words())  # to callers who waited for the store
         parts.observing.stop()
+        await _whatever_happens(parts.observing.alerts.finished(ALERTS_WITHIN))
         await _all([_closed(port) for port in running.admin_ports])
         _say_ends(parts)
         if self._tell_call is not None and self._tell_call.active():
@@ -224,6 +236,14 @@ def _say_ends(parts: Parts) -> None:
 
 async def _all(waits: Sequence[Deferred[None]]) -> None:
     await DeferredList(list(waits), consumeErrors=True)
+
+
+async def _whatever_happens(step: Awaitable[None]) -> None:
+    """Take a step of the stop: the next ones are taken even if it fails."""
+    try:
+        await step
+    except Exception:  # noqa: BLE001 -- likewise
+        log.failure("A step of the stop failed")
 
 
 def _note_fault(failure: Failure) -> None:

@@ -7,11 +7,12 @@ nothing, and a crash after it sends nothing twice.
 
 import os
 from collections.abc import Callable, Iterable, MutableMapping, Sequence
+from dataclasses import replace
 
 from twisted.logger import Logger
 
 from bouncerd import handover
-from bouncerd.handover import Unreadable
+from bouncerd.handover import HandOver, Unreadable
 from bouncerd.ledger import End
 from bouncerd.notifying import Notifier
 from bouncerd.passing import Waiting
@@ -87,7 +88,7 @@ class Succession:
             os.close(descriptor)
 
     async def _take_up(self, routes: Routes) -> None:
-        left, self._left = self._left, []
+        left, self._left = _told_apart(self._left), []
         if not left:
             return
         waiting = [each for descriptor in left for each in self._read(descriptor, routes)]
@@ -108,10 +109,31 @@ class Succession:
     def _read(self, descriptor: int, routes: Routes) -> Iterable[Waiting]:
         try:
             data = handover.unseal(descriptor)
-            return handover.decode(data).waiting if data is not None else ()
+            return () if data is None else _as_of_now(handover.decode(data), self._now())
         except Unreadable as unreadable:
             _lose(routes, unreadable.count, unreadable.why, known=unreadable.count > 0)
             return ()
+
+
+def _told_apart(descriptors: Iterable[int]) -> list[int]:
+    """Leave out, and close, what is the same memory once more: it must not be sent twice."""
+    found: dict[tuple[int, int], int] = {}
+    for each in descriptors:
+        status = os.fstat(each)
+        if found.setdefault((status.st_dev, status.st_ino), each) != each:
+            os.close(each)
+    return list(found.values())
+
+
+def _as_of_now(left: HandOver, now: float) -> Iterable[Waiting]:
+    """Return what waits by our clock; it was set back if what was written is of the future."""
+    behind = left.written - now
+    if behind <= 0:
+        return left.waiting
+    return [
+        replace(each, deadline=each.deadline - behind, due=each.due - behind)
+        for each in left.waiting
+    ]
 
 
 def _lose(routes: Routes, count: int, why: str, *, known: bool = True) -> None:

@@ -137,7 +137,11 @@ class Tallies:
         servers = _pop(self._servers, most - len(outcomes))
         realms = _pop(self._realms, most - len(outcomes) - len(servers))
         return Counts(
-            tuple(OutcomeCount(*key, s.count, s.first, s.last) for key, s in outcomes),
+            tuple(
+                # The clock may have been set back between the two.
+                OutcomeCount(*key, s.count, min(s.first, s.last), max(s.first, s.last))
+                for key, s in outcomes
+            ),
             tuple(PushCount(*key, *sums) for key, sums in servers),
             tuple(PushCount(*key, *sums) for key, sums in realms),
         )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor as _reactor
+from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import AdoptedStreamServerEndpoint, serverFromString
 from twisted.internet.error import ReactorNotRunning
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
@@ -24,8 +25,9 @@ from bouncerd.adopting import Unsuitable, adopt, check
 from bouncerd.building import build
 from bouncerd.config import Config, ConfigError, read
 from bouncerd.notifying import Notifier
-from bouncerd.reloading import on_hangup
+from bouncerd.reloading import heed_no_more, on_hangup
 from bouncerd.service import Bouncerd, CannotStart, Parts
+from bouncerd.store.base import StoreError
 from bouncerd.store.kinds import look_at
 from bouncerd.succession import Succession, inherited
 
@@ -63,13 +65,21 @@ class Options(TwistedOptions):
             raise SystemExit(1) from None
         warnings = [*self.configuration.warnings]
         if self["check"]:  # a start says so itself, by failing
-            address = self.configuration.bouncerd.store
-            warnings += [f"[bouncerd] store: {note}" for note in look_at(address)]
+            warnings += [f"[bouncerd] store: {note}" for note in self._look()]
         for warning in warnings:
             print(f"{self['config']}: warning: {warning}", file=sys.stderr)  # noqa: T201 -- likewise
         if self["check"]:
             print(f"{self['config']}: fine")  # noqa: T201 -- likewise
             raise SystemExit(0)
+
+    def _look(self) -> list[str]:
+        """Return what there is to say of the store; without its driver the process ends here."""
+        try:
+            return look_at(self.configuration.bouncerd.store)
+        except StoreError as error:
+            problem = f"{self['config']}: [bouncerd] store: {error}"
+            print(problem, file=sys.stderr)  # noqa: T201 -- an answer to the operator
+            raise SystemExit(1) from None
 
     def read(self) -> Config:
         """Read the configuration, or raise ConfigError."""
@@ -92,6 +102,11 @@ class LoggedBouncerd(Bouncerd):
         """Start, and leave no core file from now on: what is in memory is content."""
         cores.forbid()
         super().startService()
+
+    def stopService(self) -> Deferred[None]:
+        """Stop; who asks for it twice need not see Twisted's complaint about that."""
+        heed_no_more()
+        return super().stopService()
 
     def only_log(self) -> logs.Observer:
         """Return our observer, or raise CannotStart if what is logged goes elsewhere, too.
@@ -118,15 +133,22 @@ def makeService(options: Options) -> Bouncerd:
 
     notifier = Notifier(os.environ, reactor)
     succession = Succession(notifier, inherited(os.environ), time.time)
-    service = LoggedBouncerd(start, listen, endpoints, reactor, _fail, notifier, succession)
-    service.twistd_options = options.parent or {"nodaemon": True}
+    twistd_options = options.parent or {"nodaemon": True}
+
+    def fail(problem: str) -> None:
+        _fail(problem, in_background=twistd_options.get("statusPipe") is not None)
+
+    service = LoggedBouncerd(start, listen, endpoints, reactor, fail, notifier, succession)
+    service.twistd_options = twistd_options
     return service
 
 
-def _fail(problem: str) -> None:
+def _fail(problem: str, *, in_background: bool) -> None:
     log.critical("Cannot start: {problem}", problem=problem)
     if not reactor.running:
-        raise SystemExit(1)
+        # twistd's first process waits for word of the one in the background: that it has started,
+        # or what it raised. Of a SystemExit it would never hear.
+        raise CannotStart(problem) if in_background else SystemExit(1)
     # What twistd returns after the reactor has run is zero, and it offers no other way.
     atexit.register(os._exit, 1)
     with suppress(ReactorNotRunning):  # it stops already

@@ -72,6 +72,9 @@ class Keeper(Protocol):
     def rest(self, job: Job, seconds: float) -> None:
         """Try again likewise what was not sent."""
 
+    def hurry(self, app: str) -> None:
+        """Have those tried soon that wait because their app was refused."""
+
 
 @dataclass(slots=True)
 class Tie:
@@ -210,6 +213,7 @@ class Tries:
         if job.deadline <= self._clock.seconds():
             self._keeper.end(job, End.EXPIRED, "in the queue")
         elif wait := self._restraint.wait(job.push):
+            job.refused = self._restraint.refuses(job.push)
             self._keeper.rest(job, wait * (1 + 0.25 * self._random.random()))
         else:
             self._send(job, link)
@@ -231,7 +235,7 @@ class Tries:
         if not isinstance(request, Request):
             self._judge_all(job, request, self._restraint)
             return
-        job.link = link
+        job.link, job.refused = link, False
         job.call.given = True
         for mate in job.mates:
             mate.call.given = True
@@ -311,7 +315,9 @@ class Tries:
         if isinstance(outcome, _ON_ITS_MERITS):
             if not link.useful:
                 tie.pool.link_useful(link)
-            tie.restraint.judged(job.push, outcome)
+            closed = tie.restraint.judged(job.push, outcome)
+            if closed and tie.restraint is self._restraint:
+                self._keeper.hurry(job.push.device.app_id or "")
         if job.mates:
             self._judge_all(job, outcome, tie.restraint)
         else:
@@ -352,6 +358,7 @@ class Tries:
             if spoiled:
                 job.link.drain(outcome.reason)
         job.retries += 1
+        job.refused = isinstance(outcome, Misconfigured)
         delay = self.patience.delay(outcome, job.retries - 1, self._random)
         if least > delay:
             delay = least * (1 + 0.25 * self._random.random())

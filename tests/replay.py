@@ -8,7 +8,7 @@ from typing import Any
 
 from bouncerd.registry import Admission
 from tests.deviations import DEVIATIONS, Difference
-from tests.in_memory import Daemon, result
+from tests.in_memory import Answer, Daemon, result
 from tests.recordings import (
     Exchange,
     attempts,
@@ -26,9 +26,12 @@ COMMUNITY, BASIC = 102, 103  # plan types: sponsored, paid
 
 
 class Replay:
-    """Plays a scenario to a daemon of its own, and notes what differs."""
+    """Plays a scenario to a daemon of its own, and notes what differs.
 
-    def __init__(self, exchanges: Sequence[Exchange]) -> None:
+    `before` is put before each path: slashes make no difference to anybody.
+    """
+
+    def __init__(self, exchanges: Sequence[Exchange], before: str = "") -> None:
         config = exchanges[0].get("server_config") or {}
         limit = config.get("rate_limit", {}).get("max_requests", 1000)
         self.daemon = Daemon(
@@ -38,6 +41,8 @@ class Replay:
             admission=Admission(old_key_grace=0.0),
         )
         self.daemon.apns.outcome = self.daemon.fcm.outcome = outcome(self.daemon.clock.seconds)
+        self.before = before
+        self.answers: list[Answer] = []
         self.rules: Counter[str] = Counter()
         self.same = 0
         self.different: list[str] = []
@@ -52,7 +57,8 @@ class Replay:
             self._prepare(exchange)
         del daemon.apns.pushes[:], daemon.fcm.pushes[:]
         method, path = request["method"], request["path"]
-        answer = daemon.send(method, path, body_of(request), headers_of(request))
+        answer = daemon.send(method, self.before + path, body_of(request), headers_of(request))
+        self.answers.append(answer)
         sent, recorded = self._upstream(exchange)
         earlier = frozenset(self.rules)
         found = Difference(exchange, answer.status, json_of(answer), sent, recorded, earlier)

@@ -16,6 +16,7 @@ from twisted.internet.defer import Deferred, succeed
 from bouncerd.apns import goaway_outcome
 from bouncerd.calls import Call, Saturated
 from bouncerd.endings import Answered, Ending, Lost
+from bouncerd.fakes.fcm import Fcm
 from bouncerd.fakes.front import Front
 from bouncerd.fakes.records import Received
 from bouncerd.job import Job
@@ -137,7 +138,8 @@ class Scene:
 
     def now(self) -> float:
         """Tell the wall time."""
-        return WALL + self.clock.seconds()
+        seconds: float = self.clock.seconds()
+        return WALL + seconds
 
     def note(self, push: Push, kind: str, reason: str) -> None:
         """Be told of each retry and each end."""
@@ -211,6 +213,8 @@ class Scene:
     def adopt(self) -> None:
         """Have a reload bring other connections."""
         self.excuses.add("401 retried more than once")  # and other credentials
+        if isinstance(self.front, Fcm):
+            self.front.mended()
         before, self.pool = self.pool, self.build_pool()
         self.pool.follow(before)
         assert self.lane.adopt(self.build_provider(), self.pool, self.patience) is before

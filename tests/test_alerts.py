@@ -127,6 +127,22 @@ class CommandTests(AlertCase):
         self.end()
         self.assertEqual(self.alerts.results["done"], 2)
 
+    def test_at_the_end(self) -> None:
+        """The process waits for what is told of its end, and not for long; else not at all."""
+        self.successResultOf(self.alerts.finished(5.0))
+        self.refuse("apns")
+        self.refuse("fcm")
+        finished = self.alerts.finished(5.0)
+        self.end()
+        self.assertNoResult(finished)
+        self.end()
+        self.successResultOf(finished)
+        self.assertEqual(self.told[1][1], "fcm")
+        self.refuse()
+        finished = self.alerts.finished(5.0)
+        self.clock.advance(5.0)
+        self.successResultOf(finished)
+
     def test_time_limit(self) -> None:
         """One that does not end is ended, and the next one starts."""
         self.refuse()

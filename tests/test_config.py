@@ -327,6 +327,7 @@ class SyntaxTests(ReadingCase):
 
     def test_unknown_keys(self) -> None:
         """An unknown key or section names the one that was probably meant."""
+        named = "accepted: [apns], or [apns:NAME] of up to 40 letters, digits, dots, _ and -"
         self.assertEqual(
             self.problems(
                 "[bouncerd]\nlistn = tcp:1\nqueue = 5\nzzz = 1\n[limit]\nqueue = 4\n[apns:]\n"
@@ -337,7 +338,7 @@ class SyntaxTests(ReadingCase):
                 "[bouncerd] queue: unknown key; accepted: in [limits]",
                 "[bouncerd] zzz: unknown key; accepted: " + ", ".join(DEFAULTS["bouncerd"]),
                 "[limit]: unknown section; did you mean limits?",
-                "[apns:]: unknown section; did you mean apns?",
+                f"[apns:]: unknown section; {named}",
                 "[DEFAULT]: unknown section; accepted: "
                 + ", ".join([*DEFAULTS, "apns:NAME", "fcm:NAME"]),
             ],

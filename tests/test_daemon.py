@@ -127,6 +127,21 @@ def test_check_warns_of_the_store(rent: Rent) -> None:
     assert "canary" not in done.stderr
 
 
+def test_check_without_a_driver(rent: Rent) -> None:
+    """A store that no start could open, since its driver is not installed, is a mistake."""
+    house = rent()
+    house.ini = house.ini.replace(f"sqlite:{house.store_file}", "postgresql://a:canary@b/c")
+    program = "import sys; sys.modules['txpostgres'] = None;"
+    program += "from twisted.scripts.twistd import run; run()"
+    command = [sys.executable, "-c", program, "bouncerd", "--check", "-c", str(house.config_file)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=30, cwd=ROOT, check=False
+    )
+    assert (done.returncode, "bouncerd[postgresql]" in done.stderr) == (1, True), done
+    assert "fine" not in done.stdout
+    assert "canary" not in done.stderr
+
+
 def test_in_the_background(rent: Rent) -> None:
     """Without -n it daemonizes, writes a pid file and its log, and ends on SIGTERM."""
     house = rent()
@@ -144,12 +159,36 @@ def test_in_the_background(rent: Rent) -> None:
     wait_for(lambda: not pid_file.exists())
 
 
+def test_in_the_background_in_vain(rent: Rent) -> None:
+    """What cannot start there is exit status 1 and a line in the log, and no pid file stays."""
+    house = rent()
+    house.ini = house.ini.replace(str(house.store_file), "/nonexistent/bouncerd.db")
+    pid_file, log = house.directory / "pid", house.directory / "twistd.log"
+    program = str(Path(sys.executable).with_name("twistd"))
+    options = [f"--pidfile={pid_file}", f"--logfile={log}", f"--rundir={house.directory}"]
+    command = [program, *options, "bouncerd", "-c", str(house.config_file)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=30, cwd=ROOT, check=False
+    )
+    assert (done.returncode, "Cannot start: store" in log.read_text()) == (1, True), done
+    assert not pid_file.exists()
+
+
 def wait_for(condition: Callable[[], bool], seconds: float = 15.0) -> None:
     """Wait until it is so, or fail."""
     by = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < by, "not in time"
         time.sleep(0.02)
+
+
+def served(house: House) -> socket.socket:
+    """Wait until a request is answered: before that, signals are not heeded; return who asked."""
+    wait_for(lambda: "Serving" in house.log())
+    caller = socket.create_connection(("127.0.0.1", house.port), 10)
+    caller.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert caller.recv(65_536).startswith(b"HTTP/1.1 ")
+    return caller
 
 
 @pytest_twisted.ensureDeferred
@@ -243,13 +282,28 @@ async def test_sigterm_finishes_what_is_in_flight(rent: Rent) -> None:
     assert "In all: 1 delivered" in house.log()
 
 
+def test_asked_to_stop_twice(rent: Rent) -> None:
+    """A second signal changes nothing, and is no fault: it ends when it has finished."""
+    house = rent()
+    house.ini = house.ini[: house.ini.index("[apns]")]
+    child = house.launch()
+    with served(house) as caller:
+        caller.sendall(b"GET / HTTP/1.1\r\n")  # and no more: it is asked to come again
+        for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            child.send_signal(number)
+            wait_for(lambda: "Stopping" in house.log())
+        assert caller.recv(100).startswith(b"HTTP/1.1 503")
+    assert child.wait(10) == -signal.SIGTERM
+    assert '"critical"' not in house.log()
+
+
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
 def test_ends_by_signals(rent: Rent, signal_number: int) -> None:
     """It ends within seconds by either signal, with nothing to do."""
     house = rent()
     house.ini = house.ini[: house.ini.index("[apns]")]
     child = house.launch()
-    wait_for(lambda: "Serving" in house.log())
+    served(house).close()
     child.send_signal(signal_number)
     child.wait(5)
     assert "Stopping" in house.log()

@@ -1,5 +1,6 @@
 """What goes past URL routing is answered as if it did not."""
 
+from collections import Counter
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail
@@ -18,8 +19,11 @@ from tests.in_memory import (
     basic,
     spell,
 )
+from tests.recordings import scenarios
+from tests.replay import Replay
 
 PUSH = b'{"user_uuid": "%s", "gcm_payload": {"event": "x"}}' % USER.encode()
+OFTEN = ("/api/v1/remotes/push/notify", "/api/v1/remotes/push/e2ee/notify")
 DIRECT, ROUTED = "/api/v1/remotes/push/notify", "//api/v1/remotes/push/notify"
 # What is another for each request.
 VARYING = ("x-request-id", "x-ratelimit-remaining", "x-ratelimit-reset")
@@ -97,6 +101,34 @@ class DirectTests(SynchronousTestCase):
         faults = [event for event in observer if "failed" in str(event.get("log_format"))]
         self.assertEqual(len(faults), 2)
         self.assertNotIn("c0ffee", str([event.get("reason") for event in faults]))
+
+    def test_spellings(self) -> None:
+        """Other spellings of a path are as right or wrong as routing has them."""
+        path = DIRECT.removesuffix("push/notify")
+        for spelled in ("push/notif%79", "push%2Fnotify", "push/notify?a=b", "push/notify?"):
+            self.assertEqual(self.send(path + spelled).status, 200, spelled)
+        for spelled in ("push/notify/", "push//notify", "push/./notify", "push/Notify"):
+            self.assertEqual(self.send(path + spelled).status, 404, spelled)
+        ignored = self.send(DIRECT + "?a=b"), self.send(ROUTED + "?a=b")
+        self.assertEqual(told(ignored[0]), told(ignored[1]))
+        self.assertEqual(ignored[0].json["ignored_parameters_unsupported"], ["a"])
+        self.same(405, b"", "HEAD")
+
+    def test_as_recorded(self) -> None:
+        """All that servers were seen to ask is answered alike, limits and all."""
+        compared = Counter[int]()
+        for _name, exchanges in scenarios():
+            direct, routed = Replay(exchanges), Replay(exchanges, "/")
+            self.assertEqual(routed.different, direct.different)
+            pairs = zip(exchanges, direct.answers, routed.answers, strict=True)
+            for exchange, one, other in pairs:
+                if exchange["request"]["path"].partition("?")[0] in OFTEN:
+                    self.assertEqual(told(one), told(other), exchange["id"])
+                    limits = [answer.headers["x-ratelimit-remaining"] for answer in (one, other)]
+                    self.assertEqual(limits[0], limits[1], exchange["id"])
+                    compared[one.status] += 1
+        self.assertGreater(compared.total(), 100)
+        self.assertLessEqual({200, 204, 400, 401, 403, 405}, compared.keys())
 
     def test_hung_up(self) -> None:
         """A push goes on when its caller hangs up, and nothing is written to nobody."""

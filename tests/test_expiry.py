@@ -94,6 +94,18 @@ class ExpiryTests(SynchronousTestCase):
         self.pass_days(30)
         self.assertEqual(len(self.said()), 3)
 
+    def test_a_clock_that_was_wrong(self) -> None:
+        """What a wrong clock made us say is no reason to be silent when it comes true."""
+        ahead = 300 * DAY
+        expiry = Expiry(self.clock, lambda: NOW + ahead + self.clock.seconds() - 1000.0)
+        expiry.watch(self.config(40.5))
+        expiry.start()
+        self.assertEqual(len(self.said()), 1)
+        ahead = 0.0
+        self.pass_days(20)
+        self.assertEqual([line[-7:] for line in self.said()[1:]], ["30 days"])
+        expiry.stop()
+
     def test_for_metrics(self) -> None:
         """What a graph shows is the seconds that are left, of what we show Apple."""
         self.assertEqual(self.expiry.left(), {})

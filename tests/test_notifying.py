@@ -2,6 +2,7 @@
 
 import array
 import os
+import resource
 import socket
 import tempfile
 from pathlib import Path
@@ -234,6 +235,30 @@ class DescriptorTests(Laboratory):
         passed = notifier.barrier()
         self.reactor.look()
         self.assertIs(self.successResultOf(passed), False)
+
+    def test_no_descriptors_left(self) -> None:
+        """A process that has no descriptors left is told that nothing is kept; it does not fall."""
+        notifier = self.notifier()
+        given, _other = os.pipe()
+        self.addCleanup(os.close, given)
+        self.addCleanup(os.close, _other)
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        free = os.dup(given)
+        os.close(free)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free, limits[1]))
+        try:
+            notifier.store(given, "name")
+            self.assertIs(self.successResultOf(notifier.barrier()), False)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        self.assertEqual(self.heard(), [])
+        notifier.store(given, "name")
+        barrier = notifier.barrier()
+        for _, descriptors in self.heard():
+            for each in descriptors:
+                os.close(each)
+        self.reactor.look()
+        self.assertIs(self.successResultOf(barrier), True)
 
     def test_a_store_is_tried(self) -> None:
         """Whether anything is kept is found out with a pipe: it is dropped, or it is not."""

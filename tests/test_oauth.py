@@ -395,6 +395,23 @@ class KeepingTests(Laboratory):
         self.wait(60)
         self.assertEqual((self.token.current(), self.token.state), ("ya29.1", State("ok")))
 
+    def test_refused_account_is_an_alert(self) -> None:
+        """The operator is woken once when Google refuses the account; not by an outage."""
+        self.endpoint.script = [
+            answer(503, b""),
+            answer(400, refused("invalid_grant")),
+            answer(503, b""),
+            answer(400, refused("invalid_grant")),
+        ]
+        self.start()
+        self.wait(200)
+        self.assertEqual(self.logged().count("no new access token"), 4)
+        alerts = [event for event in self.events if "alert" in event]
+        self.assertEqual(
+            [(each["alert"], each["account"], each["reason"]) for each in alerts],
+            [("credential-refused", "fcm", "invalid_grant")],
+        )
+
     def test_short_lived_tokens_make_no_storm(self) -> None:
         """Tokens good for half a minute are used and replaced; never more often than every 10 s."""
         self.endpoint.lifetime = 30

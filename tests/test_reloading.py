@@ -106,7 +106,9 @@ class ReloadingTests(LanesCase):
                 "Changed in [bouncerd], but needs a restart: listen, answer_within",
             ],
         )
-        self.assertEqual(self.applied, [self.file])
+        in_force = self.applied[0].bouncerd
+        self.assertEqual((in_force.support, in_force.answer_within), ("x", 12.0))
+        self.assertEqual(self.applied[0].limits.queue, 7)
         self.ask(reloader)
         self.assertEqual(
             self.lines()[3:],

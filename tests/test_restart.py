@@ -102,9 +102,12 @@ async def test_what_waits_goes_to_the_next_process(rent: Rent, endpoint: str) ->
 
 @pytest_twisted.ensureDeferred
 async def test_a_stop_without_a_store(rent: Rent) -> None:
-    """Where nothing is kept, what waits has some seconds; what it loses is said in one line."""
+    """Where nothing is kept, what waits has some seconds; what it loses is told before the end."""
     house = rent()
     house.unit.manner.store_max = 0
+    told = house.directory / "told"
+    command = f"""alert_command = sh -c "sleep 0.3; echo $0 $1 >> {told}"\n"""
+    house.ini = house.ini.replace("[bouncerd]\n", "[bouncerd]\n" + command)
     await furnished(house)
     house.apns.on(Match(), Respond(429, (("retry-after", "40"),), b'{"reason":"TooManyRequests"}'))
     await push(house, "message")
@@ -115,6 +118,7 @@ async def test_a_stop_without_a_store(rent: Rent) -> None:
     assert "lost 1 pushes" in line["message"], line
     books = house.books()
     assert (books["lost"], books["handed_over"], balanced(books)) == (1, 0, True), books
+    assert told.read_text() == "pushes-lost apns\n"
 
 
 @pytest_twisted.ensureDeferred

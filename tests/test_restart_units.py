@@ -187,7 +187,7 @@ async def test_a_start_that_fails_late(tmp_path: Path) -> None:
     )
     program = (
         "import sys; from bouncerd import tap; from twisted.scripts.twistd import run\n"
-        "tap.reactor.callWhenRunning(tap._fail, 'store: canary')\n"
+        "tap.reactor.callWhenRunning(tap._fail, 'store: canary', in_background=False)\n"
         f"sys.argv = ['twistd', '-n', '--pidfile=', 'bouncerd', '-c', {str(config)!r}]\n"
         "run()\n"
     )

@@ -87,6 +87,14 @@ class TalliesTests(SynchronousTestCase):
         self.assertEqual(sorted(each.day for each in taken.servers), days)
         self.assertEqual(sorted(each.day for each in taken.realms), days)
 
+    def test_a_clock_that_is_set_back(self) -> None:
+        """What came later may seem to be earlier; no row is the first time after its last."""
+        self.tallies.note("apns", a_push(), "delivered", "")
+        self.now -= 100.0
+        self.tallies.note("apns", a_push(), "delivered", "")
+        [row] = self.taken().outcomes
+        self.assertEqual((row.count, row.first, row.last), (2, self.now, self.now + 100.0))
+
     def test_legacy(self) -> None:
         """A push in the clear counts for its server, and for its realm if that is known."""
         self.tallies.received(ONE, REALM, 2)

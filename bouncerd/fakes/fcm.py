@@ -53,6 +53,7 @@ class Unaccepted:
     """A message that was not accepted: why, when it may come again, how many 401s it met."""
 
     verdict: str
+    at: float
     not_before: float
     unauthorized: int
 
@@ -114,6 +115,7 @@ class Fcm(Front):
         self._minute = -MINUTE
         self._spent = 0
         self._unaccepted: dict[bytes, Unaccepted] = {}  # by their bodies
+        self._mended_at = float("-inf")
 
     # -- what connections call
 
@@ -149,6 +151,7 @@ class Fcm(Front):
         connection.session.used_at = now = self.clock.seconds()
         if received.accepted:
             self._unaccepted.pop(received.body, None)
+            self.mended()
             return
         if len(self._unaccepted) >= REMEMBERED:
             self._unaccepted.clear()
@@ -157,9 +160,14 @@ class Fcm(Front):
         since = received.at if received.verdict == "dropped" else now
         self._unaccepted[received.body] = Unaccepted(
             received.verdict,
+            since,
             since + self._wait(received),
             (before.unauthorized if before else 0) + (received.verdict[:3] == "401"),
         )
+
+    def mended(self) -> None:
+        """Hear that credentials are good (again): what was refused for them may come sooner."""
+        self._mended_at = self.clock.seconds()
 
     def pinged(self, connection: Connection) -> None:
         """End a connection whose client PINGs though it has nothing to say."""
@@ -276,7 +284,10 @@ class Fcm(Front):
         before = self._unaccepted.get(received.body)
         if before is None:
             return
-        early = self.clock.seconds() < before.not_before
+        not_before = before.not_before
+        if before.verdict[:3] in ("403", "404") and self._mended_at >= before.at:
+            not_before = min(not_before, before.at + RETRY_AFTER)
+        early = self.clock.seconds() < not_before
         if before.verdict[:3] == "400" or before.verdict in FINAL:
             self.violate("refused message sent again", connection, received)
         elif before.verdict[:3] == "401":

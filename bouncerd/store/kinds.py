@@ -22,12 +22,16 @@ def make_store(address: str, reactor: Any, now: Callable[[], float]) -> Store:
 
 
 def look_at(address: str) -> list[str]:
-    """Say what the operator should know beforehand. It waits for a database."""
+    """Say what the operator should know beforehand, or raise StoreError: no start can succeed.
+
+    It waits for a database.
+    """
     kind, _, place = address.partition(":")
     if kind == "sqlite":
         return [] if Path(place).parent.is_dir() else ["its directory is not there (yet)"]
+    driver = _postgresql()
     try:
-        notes: list[str] = _postgresql().look(address)
+        notes: list[str] = driver.look(address)
     except StoreError as error:
         return [str(error)]
     return notes

@@ -239,7 +239,7 @@ class _Wire(txpostgres.Connection):  # type: ignore[misc]  # it has no types
         """Read what came unasked: as a rule the end."""
         try:
             super().doRead()
-        except (psycopg2.Error, ValueError):  # the latter: libpq has closed the socket already
+        except psycopg2.Error:
             self._ended()
         except ValueError:
             # libpq closed its socket in reading; the driver would watch it all the same.
