@@ -28,7 +28,7 @@ run: .venv
 	@$(BIN)/python -m bouncerd.fakes.demo --serve
 
 test: .venv/tests-installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 3 --dist loadfile
 
 check: .venv/tests-installed units
 	$(BIN)/ruff check .
@@ -60,6 +60,7 @@ prove-privacy: .venv
 
 soak: .venv/tests-installed
 	BOUNCERD_SOAK=1 $(BIN)/python -m pytest -s tests/soak_*.py tests/test_restart_load.py
+	$(BIN)/python -m bench.memory
 
 .venv: .venv/installed
 

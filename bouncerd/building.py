@@ -14,7 +14,7 @@ from twisted.logger import Logger
 from twisted.names.client import Resolver as DNSResolver
 from twisted.web.client import Agent
 
-from bouncerd import policy
+from bouncerd import __version__, policy
 from bouncerd.addresses import IPAddress
 from bouncerd.alerts import spawner
 from bouncerd.api import LONG_BODIES, Api
@@ -119,11 +119,13 @@ def build(config: Config, reactor: Any, read: Callable[[], Config], told: Observ
     observing.apply(config)
     admin_site = Site(observing.admin, reactor, time.time)
     site.noisy = admin_site.noisy = False  # service.py says where we serve
+    admin_site.quiet = True  # who asks every second whether we are ready knows the answer
     holds = policy.Policy(
         bouncer, sealed, registry, mailboxes, transfers, strangers, uploads, links, api, pages
     )
     appliers = [holds.apply, expiry.watch, observing.apply]
     reloader = Reloader(config, read, lanes, appliers, reactor)
+    log.info("bouncerd {version}, as {path} says", version=__version__, path=str(config.path))
     gc.freeze()  # what is built lives as long as the process: collections need not visit it
     counting = Counting(store, tallies, reactor, time.time)
     started = lanes, expiry, Pruning(store, reactor, time.time)

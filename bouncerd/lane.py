@@ -71,7 +71,7 @@ class Lane:
         self._alerts = Seldom()
         self._could_send = True
         self._pumping = False
-        self._paused = False
+        self._paused = self._passing = False
         self._sweep_call: IDelayedCall | None = None
         self._pump_call: IDelayedCall | None = None
         self._parting: Parting | None = None
@@ -168,7 +168,7 @@ class Lane:
         if self._parting is not None:
             return self._parting.done
         parting = self._parting = Parting(self._clock, within, self._time_up)
-        self._paused = False
+        self._paused = self._passing = False
         returned = self._stock.queue.remove(lambda job: job.call.returnable)
         for job in returned:
             job.call.returned = True
@@ -184,7 +184,7 @@ class Lane:
 
     def go_on(self) -> None:
         """Give to links again: the hand-over came to nothing."""
-        self._paused = False
+        self._paused = self._passing = False
         self.pump()
 
     def withdraw_all(self) -> None:
@@ -194,6 +194,7 @@ class Lane:
     def to_pass_on(self) -> list[Waiting]:
         """Return what waits, for the next process; nothing changes here. It must be paused."""
         assert self._paused, "what is passed on must not be sent here, too"
+        self._passing = True
         return passed(self._stock.waiting(), self._now() - self._clock.seconds())
 
     def passed_on(self) -> None:
@@ -327,8 +328,9 @@ class Lane:
     def _sweep(self) -> None:
         """Once a second while something waits: end what waited too long, and stay connected."""
         self._sweep_call = None
-        late = self._stock.queue.expired(self._clock.seconds())
-        self._end_all(late, End.EXPIRED, "in the queue")
+        if not self._passing:  # else another process may have it already, and sees to its end
+            late = self._stock.queue.expired(self._clock.seconds())
+            self._end_all(late, End.EXPIRED, "in the queue")
         self._tries.look()
         self.pump()  # whatever should have had it done
         self._look_after()

@@ -16,7 +16,7 @@ from twisted.internet import protocol
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.task import Cooperator
-from twisted.logger import Logger, LogLevel
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.reflect import qual
 from twisted.web.client import FileBodyProducer, ResponseDone
@@ -230,14 +230,22 @@ class AccessToken:
             return
         refused = state.name == "refused"
         alerts = refused and self._alerts.due(self._name, self._clock.seconds())
-        log.emit(
-            LogLevel.error if refused else LogLevel.warn,
-            "{account}: no new access token from Google: {reason}{rest}",
-            account=self._name,
-            reason=state.reason,
-            rest="" if self._token is None else " (the old one is still good)",
-            **({"alert": "credential-refused"} if alerts else {}),
-        )
+        rest = "" if self._token is None else " (the old one is still good)"
+        if alerts:
+            log.error(
+                "{account}: no new access token from Google: {reason}{rest}",
+                account=self._name,
+                reason=state.reason,
+                rest=rest,
+                alert="credential-refused",
+            )
+        else:
+            log.warn(
+                "{account}: no new access token from Google: {reason}{rest}",
+                account=self._name,
+                reason=state.reason,
+                rest=rest,
+            )
 
     # --- a token's end
 

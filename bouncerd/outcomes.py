@@ -45,7 +45,7 @@ class Outcomes:
         """Log what became of a push."""
         key, device = self.hash_key, push.device
         log.info(
-            "Push {push_id} by {server} through {provider}: {outcome} {reason}",
+            "Push {push_id} by {server} through {provider}: {outcome}{rest}",
             push_id=push.id,
             server=push.server,
             provider=provider,
@@ -53,6 +53,7 @@ class Outcomes:
             kind=device.kind,
             outcome=kind,
             reason=reason,
+            rest=reason and f" ({reason})",
             device=device.id,
             token=None if key is None else short_hash(key, device.token),
         )

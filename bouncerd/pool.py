@@ -115,6 +115,7 @@ class Pool:
         self.pace = Pace()
         self._failures = 0
         self._refused = ""  # why our credential was, lately
+        self._said_up = False
         self._why = "not started"
         self._changed_at = clock.seconds()
         self._wanted_at = clock.seconds()
@@ -204,7 +205,8 @@ class Pool:
         self._ready.append(link)
         if len(self._ready) == 1:
             self._changed_at = self._clock.seconds()
-            log.info("Provider {provider} is up", provider=self._name)
+            if not self._refused:  # else it is up for us when it has taken a push
+                self._say_up()
         self._maintain()
 
     def link_roomy(self, _link: Link) -> None:
@@ -220,6 +222,7 @@ class Pool:
         link.useful = True
         if link in self._links:  # not one of a pool that was here before
             self._failures, self._refused = 0, ""
+            self._say_up()
 
     def link_silent(self, link: Link) -> None:
         """Trust the other links more: what was not answered goes again, once, on one of those."""
@@ -339,7 +342,14 @@ class Pool:
         self.counts.failures += 1
         if why != self._why or self._failures == 1:
             log.warn("Provider {provider} is not reached: {why}", provider=self._name, why=why)
+            self._said_up = False
         self._why = why
+
+    def _say_up(self) -> None:
+        """Tell the operator, once until it is not reached again."""
+        if not self._said_up:
+            self._said_up = True
+            log.info("Provider {provider} is up", provider=self._name)
 
 
 def _too_late(_result: object, _seconds: float) -> Failure:

@@ -226,12 +226,18 @@ class Bouncerd(Service):
 
 def _say_ends(parts: Parts) -> None:
     """Say what became of all pushes; the books of this process and of the next one fit."""
-    for ledger in [*(lane.ledger for lane in parts.lanes), parts.routes.nowhere]:
+    books = [*((lane.name, lane.ledger) for lane in parts.lanes), ("none", parts.routes.nowhere)]
+    for provider, ledger in books:
         counts = {"accepted": ledger.accepted, "taken_over": ledger.taken_over}
         counts |= {end.value: count for end, count in ledger.ends.items()}
         for what, count in counts.items():
             if count:
-                log.info("In all: {count} {what}", count=count, what=what)
+                log.info(
+                    "In all through {provider}: {count} {what}",
+                    provider=provider,
+                    count=count,
+                    what=what,
+                )
 
 
 async def _all(waits: Sequence[Deferred[None]]) -> None:

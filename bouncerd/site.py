@@ -191,6 +191,7 @@ class Site(server.Site):
         self.channels: set[Channel] = set()
         self.long_bodies: set[Request] = set()
         self.line_quota = LineQuota(clock)
+        self.quiet = False  # at the default level no answer is logged
         self.knows = knows
         self._now = now
         self._verbosity = verbosity or Verbosity()
@@ -289,7 +290,7 @@ class Site(server.Site):
         """Count a request's end; log it, at the default level only if it was no plain success."""
         took = self.clock.seconds() - request.began
         self.requests.note(request.endpoint, status, took)
-        plain = 200 <= status < 300
+        plain = 200 <= status < 300 or self.quiet
         if not self._verbosity.verbose and (plain or not self.line_quota.take()):
             return
         emit = log.error if status >= 500 else log.info

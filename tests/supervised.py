@@ -99,6 +99,6 @@ class SupervisedHouse(House):
         """Add up what all runs that came to a good end said of all pushes."""
         books: Counter[str] = Counter()
         for line in self.lines():
-            if line["message"].startswith("In all: "):
+            if line["message"].startswith("In all through "):
                 books[line["what"]] += line["count"]
         return books

@@ -279,7 +279,7 @@ async def test_sigterm_finishes_what_is_in_flight(rent: Rent) -> None:
     assert await house.stop() == -signal.SIGTERM
     status, _ = await answer
     assert status == 200
-    assert "In all: 1 delivered" in house.log()
+    assert "In all through apns: 1 delivered" in house.log()
 
 
 def test_asked_to_stop_twice(rent: Rent) -> None:

@@ -13,7 +13,7 @@ from tests.faults import APPLE, GOOGLE
 from tests.storm import AppleStorm, GoogleStorm, Storm
 
 WEATHER: dict[str, type[Storm]] = {"apple": AppleStorm, "google": GoogleStorm}
-SEEDS = range(500)  # of each provider
+SEEDS = range(1_000)  # of each provider
 
 
 def play(provider: str, seed: int) -> Storm:
