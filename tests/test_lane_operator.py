@@ -1,5 +1,7 @@
 """What waits for the operator goes out soon when he has acted, and not before."""
 
+from random import Random
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from bouncerd.link import Manners
@@ -24,6 +26,13 @@ class OperatorTests(SynchronousTestCase):
             self.kit.server.answer_all(403)
             self.kit.clock.advance(1.0)
 
+    def reload(self) -> Server:
+        """Bring a new credential, to another server; return that."""
+        server = Server(self.kit.clock)
+        pool = Pool("apns", server.connect, MANNERS, 1, self.kit.clock, Random(7))
+        self.kit.lane.adopt(SimpleProvider(), pool, APNS_PATIENCE).retire()
+        return server
+
     def test_it_was_mended_at_the_provider(self) -> None:
         """The probe succeeds, and the others follow within seconds, not when their rests are up."""
         self.kit.admit(30)
@@ -42,17 +51,7 @@ class OperatorTests(SynchronousTestCase):
         """With a new key all that was refused is tried within seconds."""
         self.kit.admit(30)
         self.refuse(400)
-        mended = Server(self.kit.clock)
-        pool = Pool(
-            "apns",
-            mended.connect,
-            MANNERS,
-            1,
-            self.kit.clock,
-            self.kit.lane._random,
-            lambda _: None,
-        )
-        self.kit.lane.adopt(SimpleProvider(), pool, APNS_PATIENCE).retire()
+        mended = self.reload()
         for _ in range(16):
             self.kit.clock.advance(1.0)
             mended.answer_all()
@@ -62,17 +61,7 @@ class OperatorTests(SynchronousTestCase):
         """What its provider asked to come later does not come sooner for a reload."""
         self.kit.admit(3)
         self.kit.server.answer_all(503)
-        mended = Server(self.kit.clock)
-        pool = Pool(
-            "apns",
-            mended.connect,
-            MANNERS,
-            1,
-            self.kit.clock,
-            self.kit.lane._random,
-            lambda _: None,
-        )
-        self.kit.lane.adopt(SimpleProvider(), pool, APNS_PATIENCE).retire()
+        mended = self.reload()
         for _ in range(8):
             self.kit.clock.advance(1.0)
             self.assertEqual(mended.answer_all(), 0)
