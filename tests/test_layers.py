@@ -29,7 +29,7 @@ store.scripted store.refusals store.lookups store.transactions
 store.statements store.devices store.sealing store.uploading store.counting
 store.coalescing store.session store.addressing
 redaction words store.base store.finding store.dialect
-store.rows
+store.rows store.sockets
 """
 # ------ Twisted above this line, none below
 BELOW = """

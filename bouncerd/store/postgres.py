@@ -28,6 +28,7 @@ from bouncerd.store.refusals import CANCELLED, refused, unavailable
 from bouncerd.store.rows import Row, Script, Statement, Value
 from bouncerd.store.scripted import ScriptedStore
 from bouncerd.store.session import Again, Connection, Lost, ReadOnly, Session
+from bouncerd.store.sockets import Copies
 from bouncerd.store.steps import Step, shipped_steps
 from bouncerd.store.transactions import Transactions
 
@@ -228,23 +229,57 @@ class PostgreSQLStore(ScriptedStore):
         return link
 
 
+class _Cursor(txpostgres.Cursor):  # type: ignore[misc]  # it has no types
+    """The driver's cursor, which waits for the same socket as its connection."""
+
+    def fileno(self) -> int:
+        """Name it."""
+        descriptor: int = self._connection.fileno()
+        return descriptor
+
+
 class _Wire(txpostgres.Connection):  # type: ignore[misc]  # it has no types
     """The driver's connection. It raises nothing into the reactor, and says when it has ended."""
+
+    cursorFactory = _Cursor  # noqa: N815  (the driver's name for it)
 
     def __init__(self, reactor: Any, ended: Callable[[], None]) -> None:
         super().__init__(reactor)
         self._ended = ended
+        self._copies = Copies()
+        self._watched: list[Any] = [self]
+        self._let_go = False
+
+    def fileno(self) -> int:
+        """Name a copy of libpq's socket; -1 has the reactor look for who we are."""
+        if self._let_go:
+            return -1
+        try:
+            return self._copies.of(self.pollable().fileno())
+        except psycopg2.Error:  # closed
+            return self._copies.of(-1)
+
+    def cursor(self) -> Any:
+        """Make a cursor, which is watched as we are."""
+        cursor = super().cursor()
+        self._watched.append(cursor)
+        return cursor
+
+    def close(self) -> None:
+        """Have it watched no more, whatever became of libpq's sockets, and close it."""
+        self._let_go = True
+        for watched in self._watched:
+            for _ in range(len(self._copies)):
+                self.reactor.removeReader(watched)
+                self.reactor.removeWriter(watched)
+        self._copies.close()
+        super().close()
 
     def doRead(self) -> None:  # noqa: N802  (the reactor's name for it)
         """Read what came unasked: as a rule the end."""
         try:
             super().doRead()
         except psycopg2.Error:
-            self._ended()
-        except ValueError:
-            # libpq closed its socket in reading; the driver would watch it all the same.
-            if self.fileno() >= 0:
-                raise
             self._ended()
 
     def connectionLost(self, reason: Failure) -> None:
