@@ -17,7 +17,7 @@ help:
 	@echo 'make test    the whole test suite'
 	@echo 'make check   lint, format, types, unit files'
 	@echo 'make prove-privacy   looks for planted content wherever a running daemon could have left it'
-	@echo 'make soak    the storms of the tests in full size, for hours'
+	@echo 'make soak    the storms of the tests in full size: half an hour or more'
 	@echo 'make .venv   only the environment that the others use'
 	@echo 'make clean   removes .venv and what was built'
 
