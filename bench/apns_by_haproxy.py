@@ -11,10 +11,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 
 from bouncerd.fakes.credentials import Credentials, make
+from bouncerd.tls import client_options
 
 PORT = 19443
 
@@ -39,6 +42,11 @@ class Running:
 
     port: int
     credentials: Credentials
+
+    def endpoint(self, reactor: Any) -> Any:
+        """Return where a client connects, over TLS and asking for HTTP/2."""
+        options = client_options("localhost", (b"h2",), self.credentials.ca_file.read_bytes())
+        return wrapClientTLS(options, HostnameEndpoint(reactor, "localhost", self.port))
 
 
 @contextmanager

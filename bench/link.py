@@ -18,14 +18,12 @@ from random import Random
 from typing import Any
 
 from twisted.internet import reactor as _reactor
-from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 
 from bench.apns_by_haproxy import haproxy
 from bouncerd.endings import Answered, Ending
 from bouncerd.http2 import Request, Template
 from bouncerd.link import Manners
 from bouncerd.pool import Pool
-from bouncerd.tls import client_options
 
 reactor: Any = _reactor
 
@@ -106,9 +104,7 @@ def main() -> None:
     asked = parser.parse_args()
     os.sched_setaffinity(0, {0})
     with tempfile.TemporaryDirectory() as directory, haproxy(Path(directory), 1) as running:
-        ca_pem = running.credentials.ca_file.read_bytes()
-        options = client_options("localhost", (b"h2",), ca_pem)
-        endpoint = wrapClientTLS(options, HostnameEndpoint(reactor, "localhost", running.port))
+        endpoint = running.endpoint(reactor)
         manners = Manners(answer_within=30, quiet=15)
         pool = Pool("apns", endpoint.connect, manners, asked.connections, reactor, Random(1))
         load = Load(pool, asked.pushes, asked.streams)

@@ -20,7 +20,6 @@ from typing import Any
 
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 
 from bench.apns_by_haproxy import haproxy
 from bouncerd.apns import Apns
@@ -31,7 +30,6 @@ from bouncerd.patience import APNS_PATIENCE
 from bouncerd.pool import Pool
 from bouncerd.providers import APNS_MANNERS
 from bouncerd.routes import Routes
-from bouncerd.tls import client_options
 
 reactor: Any = _reactor
 PAGE = resource.getpagesize()
@@ -108,9 +106,7 @@ def main() -> None:
     asked = parser.parse_args()
     os.sched_setaffinity(0, {0})
     with tempfile.TemporaryDirectory() as directory, haproxy(Path(directory), 1) as running:
-        ca_pem = running.credentials.ca_file.read_bytes()
-        options = client_options("localhost", (b"h2",), ca_pem)
-        endpoint = wrapClientTLS(options, HostnameEndpoint(reactor, "localhost", running.port))
+        endpoint = running.endpoint(reactor)
         flow = _flow(endpoint.connect, asked.pushes, asked.size)
         reactor.callWhenRunning(flow.fill)
         reactor.run()

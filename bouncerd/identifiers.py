@@ -1,4 +1,4 @@
-"""UUIDs and user ids as callers write them, and as we store them (bouncer-api.md 9.1)."""
+"""UUIDs, user ids and tokens as callers write them, and as we store them (bouncer-api.md 9.1)."""
 
 import re
 from uuid import UUID
@@ -56,3 +56,12 @@ def realm(realm_uuid: str | None, user: Identity, path: str = "realm_uuid") -> s
     if user.user_uuid is None:
         raise bad_request("Missing user_uuid")
     return checked_uuid(realm_uuid, path)
+
+
+def is_hex(token: str) -> bool:
+    """Say whether a token could be one of Apple's: pairs of hexadecimal digits (9.2)."""
+    try:
+        bytes.fromhex(token)
+    except ValueError:
+        return False
+    return True

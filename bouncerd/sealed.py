@@ -110,7 +110,7 @@ def read_phone(opened: bytes | None) -> Phone:
     if not isinstance(token, str) or not 0 < len(token) <= _MAX_TOKEN or "\0" in token:
         raise invalid_registration()
     if kind is Kind.APNS:
-        if not (_is_hex(token) and isinstance(app_id, str) and _is_app_id(app_id)):
+        if not (identifiers.is_hex(token) and isinstance(app_id, str) and _is_app_id(app_id)):
             raise invalid_registration()
     elif app_id is not None or kind is None:
         raise invalid_registration()
@@ -174,14 +174,6 @@ def _object_in(opened: bytes | None) -> Mapping[str, object]:
     if not isinstance(said, dict):
         raise invalid_registration()
     return said
-
-
-def _is_hex(token: str) -> bool:
-    try:
-        bytes.fromhex(token)
-    except ValueError:
-        return False
-    return True
 
 
 def _is_app_id(text: str) -> bool:

@@ -3,6 +3,7 @@
 Both tick on the reactor's clock and cost it some microseconds a second.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -25,7 +26,7 @@ LAG_EVERY = 0.1
 STRETCHES, STRETCH = 6, 10.0
 
 
-class Ticker:
+class Ticker(ABC):
     """Does something every so often while it runs, the first time at once."""
 
     def __init__(self, clock: IReactorTime, every: float) -> None:
@@ -43,9 +44,9 @@ class Ticker:
             self._call.cancel()
         self._call = None
 
+    @abstractmethod
     def tick(self) -> None:
         """Do it. Must not raise."""
-        raise NotImplementedError
 
     def _run(self) -> None:
         self._call = self._clock.callLater(self._every, self._run)

@@ -245,7 +245,7 @@ def _checked_kind(token_kind: int, token: str) -> Kind:
     if not token or len(token) > _MAX_TOKEN or "\0" in token:
         raise bad_request("Empty or invalid length token")
     kind = Kind(token_kind)
-    if kind is Kind.APNS and not (_is_base64(token) or _is_hex(token)):
+    if kind is Kind.APNS and not (_is_base64(token) or identifiers.is_hex(token)):
         raise bad_request("Invalid APNS token")
     return kind
 
@@ -254,14 +254,6 @@ def _is_base64(token: str) -> bool:
     # As 9.x checks it, which skips what is not in the alphabet.
     try:
         b64decode(token)
-    except ValueError:
-        return False
-    return True
-
-
-def _is_hex(token: str) -> bool:
-    try:
-        bytes.fromhex(token)
     except ValueError:
         return False
     return True

@@ -1,6 +1,7 @@
 """What the fakes of Apple and Google have in common: the listening side of a service."""
 
 import random
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
 from twisted.internet.interfaces import (
@@ -21,7 +22,7 @@ from bouncerd.fakes.server import Connection
 from bouncerd.fakes.steps import Greet, Headers, Reset, Script, Step, Wait
 
 
-class Front(ServerFactory[Connection]):
+class Front(ServerFactory[Connection], ABC):
     """A service's front end: builds connections, answers requests, obeys rules, keeps records.
 
     `latency` is the range of seconds that an ordinary answer takes, drawn per answer from a
@@ -86,17 +87,17 @@ class Front(ServerFactory[Connection]):
     def secured(self, connection: Connection) -> None:
         """Look at a connection whose TLS handshake is done."""
 
+    @abstractmethod
     def first_settings(self, connection: Connection) -> Mapping[int, int]:
         """Return the SETTINGS that a connection begins with."""
-        raise NotImplementedError
 
     def echo(self, _received: Received) -> Headers:
         """Return the headers on every answer to this request."""
         return ()
 
+    @abstractmethod
     def judge(self, connection: Connection, received: Received) -> Script:
         """Read a request, fill in its `token` and `topic`, and answer it by the book."""
-        raise NotImplementedError
 
     def settled(self, connection: Connection, received: Received) -> None:
         """Follow up an answer that was just written."""
